@@ -1,0 +1,1 @@
+"""What all systems share: errors, devices, checkpoints, predictors, the batch runner and the training bases."""
