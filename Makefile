@@ -1,0 +1,50 @@
+# Every target works on a fresh machine with Python 3.11 or newer; `make demo` and `make test` make their own .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+export GRADIO_ANALYTICS_ENABLED ?= False
+
+.PHONY: demo test test-golden-perturbed lint format types bench app system-deps clean
+.DEFAULT_GOAL := demo
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## run every finished system on its sample inputs; pictures and a page in demo_output/
+	$(BIN)/python apps/demo.py --output demo_output
+
+test: $(STAMP)  ## the test-suite
+	$(BIN)/python -m pytest
+
+test-golden-perturbed: $(STAMP)  ## proves that the golden tests can fail
+	$(BIN)/python -m tests.golden.perturb
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## repeats the recorded measurements; about 15 minutes on two cores
+	$(BIN)/mmattn bench all --output benchmarks/results
+
+app: $(STAMP)  ## the apps in a browser, on http://127.0.0.1:7860
+	$(BIN)/mmattn app
+
+system-deps:  ## Debian packages of the optional parts; needs root
+	apt-get update -q
+	apt-get install -y -q --no-install-recommends chromium ffmpeg espeak-ng flite
+
+clean:
+	rm -rf $(VENV) demo_output build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
