@@ -172,7 +172,8 @@ class CraneInferOptions:
 
     Attributes:
         recipe: Name of a recipe of :data:`RECIPES`, or None for what the checkpoint says.
-        threshold: Score from which a picture counts as anomalous, in [0, 1].
+        threshold: Score above which a picture counts as anomalous, in [0, 1].
+        pixel_threshold: Map value above which a pixel is outlined, in [0, 1].
         map_format: File type of the raw map.
         display_range: Range of the heat map's colours: fixed [0, 1], or each picture's own minimum and maximum,
             which paints something red even on a flawless picture.
@@ -183,7 +184,8 @@ class CraneInferOptions:
     """
 
     recipe: str | None = field(default=None, metadata={"help": "named recipe, see RECIPES; default: the checkpoint's"})
-    threshold: float = field(default=0.5, metadata={"help": "score from which a picture is called anomalous, 0 to 1"})
+    threshold: float = field(default=0.5, metadata={"help": "score above which a picture is called anomalous, 0 to 1"})
+    pixel_threshold: float = field(default=0.5, metadata={"help": "map value above which a pixel is outlined, 0 to 1"})
     map_format: Literal["png", "npy"] = field(
         default="png", metadata={"help": "raw map as 16-bit PNG (0..65535 = 0..1) or float32 .npy"}
     )

@@ -1,0 +1,284 @@
+"""The one door to a Crane model: from a file or an array to a :class:`CraneResult`. Scripts, apps and tests use it.
+
+    predictor = CranePredictor.from_pretrained("embedded")
+    result = predictor.predict("part.jpg")
+    result.score, result.anomaly_map
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.device import resolve_device
+from mmattn.core.errors import InputError
+from mmattn.core.resolver import resolve
+from mmattn.media.image import read_image
+from mmattn.media.video import is_video, open_video, sample_times
+from mmattn.vision.crane.config import RECIPES, CraneConfig, CraneInferOptions
+from mmattn.vision.crane.memory import MutualMemory, NormalMemory, PatchMemory
+from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.results import CraneResult, CraneVideoResult
+from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
+
+__all__ = ["CranePredictor", "shrink"]
+
+MAX_PICTURE_SIDE = 1600
+MAX_FRAME_SIDE = 960
+_OVERRIDABLE = {f.name for f in fields(CraneConfig) if f.metadata.get("help")}
+
+
+def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Returns the (H, W, 3) uint8 picture with its longer side at most ``max_side`` pixels."""
+    longest = max(image.shape[:2])
+    if longest <= max_side:
+        return image
+    from PIL import Image
+
+    height, width = (max(1, round(side * max_side / longest)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+class CranePredictor:
+    """A loaded model with its preprocessing, its threshold and, when asked for, a memory.
+
+    Args:
+        model: The network, in eval mode on ``device``.
+        device: Where it runs.
+        options: Choices of this run.
+        name: What the apps call this model.
+    """
+
+    def __init__(
+        self,
+        model: CraneModel,
+        *,
+        device: torch.device,
+        options: CraneInferOptions | None = None,
+        name: str = "crane",
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.device = device
+        self.options = options or CraneInferOptions()
+        self.name = name
+        self.memory: PatchMemory | None = None
+        self._preprocess = Preprocess(model.config.image_size)
+        _check_options(self.options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "embedded",
+        *,
+        device: str = "auto",
+        options: CraneInferOptions | None = None,
+        clip_weights: str | None = None,
+        foundation_weights: str | None = None,
+        **overrides: Any,
+    ) -> CranePredictor:
+        """Loads a checkpoint.
+
+        Args:
+            source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
+            device: "auto", "cpu", "cuda", ...
+            options: Choices of this run; a recipe in them changes the model's settings.
+            clip_weights: open_clip tag or path of the CLIP weights, for checkpoints that hold prompts only.
+            foundation_weights: Path of the DINOv2 or DINO weights for D-Attn.
+            **overrides: Fields of :class:`CraneConfig` that change scoring, not architecture, such as ``sigma``.
+
+        Raises:
+            CheckpointError: If the checkpoint is of another system or its tensors do not fit.
+            WeightsUnavailableError: If weights are neither on disk nor reachable.
+            InputError: If an option is out of range or the recipe is unknown.
+        """
+        options = options or CraneInferOptions()
+        folder = resolve("crane", str(source))
+        tensors, stored = load_checkpoint(folder, "crane")
+        config = _apply(CraneConfig.from_dict(stored), options.recipe, overrides)
+        if clip_weights is not None:
+            config = replace(config, clip_pretrained=clip_weights)
+        if foundation_weights is not None:
+            config = replace(config, foundation_pretrained=foundation_weights)
+        model = CraneModel.from_config(config, pretrained=config.clip_pretrained is not None)
+        model.load_tensors(tensors)
+        name = "embedded" if str(source) == "embedded" else Path(str(source)).name
+        predictor = cls(model, device=resolve_device(device), options=options, name=name)
+        if options.normal_images is not None:
+            predictor.remember_normals(_pictures_of(options.normal_images))
+        return predictor
+
+    def predict(self, item: str | Path | np.ndarray) -> CraneResult | CraneVideoResult:
+        """Returns the result of one picture (path or uint8 RGB array) or one video (path)."""
+        return self.predict_batch([item])[0]
+
+    def predict_batch(self, items: Sequence[str | Path | np.ndarray]) -> list[CraneResult | CraneVideoResult]:
+        """Returns one result per item, in order. Scores do not depend on what else is in the batch."""
+        videos = {i: self._predict_video(Path(item)) for i, item in enumerate(items) if _is_video(item)}
+        pictures = [i for i in range(len(items)) if i not in videos]
+        images = [self.read(items[i]) for i in pictures]
+        results = self._predict_images(images, [_key(items[i]) for i in pictures]) if images else []
+        found: dict[int, CraneResult | CraneVideoResult] = {**videos, **dict(zip(pictures, results, strict=True))}
+        return [found[i] for i in range(len(items))]
+
+    def read(self, item: str | Path | np.ndarray) -> np.ndarray:
+        """Returns (H, W, 3) uint8 RGB of a path or array.
+
+        Raises:
+            InputError: If an array is not (H, W, 3) uint8.
+        """
+        if not isinstance(item, np.ndarray):
+            return read_image(Path(item))
+        if item.ndim != 3 or item.shape[2] != 3 or item.dtype != np.uint8:
+            raise InputError(
+                f"The picture is an array {item.shape} of {item.dtype}, expected (H, W, 3) of uint8 RGB.",
+                "Convert it before the call.",
+            )
+        return item
+
+    @torch.inference_mode()
+    def scores_and_maps(self, images: Sequence[np.ndarray], keys: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Returns scores (B,) and maps (B, S, S), both float32 in [0, 1] on the CPU.
+
+        Args:
+            images: B pictures (H, W, 3) uint8 RGB of any size.
+            keys: Name of each picture, so that a mutual memory leaves the picture itself out.
+        """
+        batch = torch.stack([self._preprocess(image) for image in images]).to(self.device)
+        vision = self.model.encode_image(batch)
+        condition = vision.image_features if self.model.config.inference_context else None
+        output = self.model.score(vision, self.model.encode_text(condition))
+        scores, maps = output.score, output.anomaly_map
+        if self.memory is not None:
+            features = self.model.memory_features(batch, vision)
+            distances = torch.stack([self.memory.distances(f, key=k) for f, k in zip(features, keys, strict=True)])
+            near = smooth_maps(upsample_maps(distances, self.model.config.image_size), self.model.config.sigma)
+            weight = self.options.memory_weight
+            maps = (1.0 - weight) * maps + weight * near
+            scores = (1.0 - weight) * scores + weight * near.flatten(1).amax(dim=1)
+        return scores.float().cpu(), maps.float().cpu()
+
+    @torch.inference_mode()
+    def memory_features(self, image: np.ndarray) -> Tensor:
+        """Returns the patch features (C, h, w) that memories compare, float32 on the CPU."""
+        batch = self._preprocess(image)[None].to(self.device)
+        return self.model.memory_features(batch)[0].float().cpu()
+
+    def remember_normals(self, pictures: Sequence[str | Path | np.ndarray], *, max_patches: int = 50_000) -> None:
+        """Turns the few-shot mode on: fuses the map with the distance to these flawless pictures."""
+        features = (self.memory_features(self.read(picture)) for picture in pictures)
+        memory = NormalMemory.fit(features, max_patches=max_patches)
+        self.memory = NormalMemory(memory.bank.to(self.device), memory.scale)
+
+    def remember_mutually(self, pictures: Sequence[str | Path], store: Path, *, max_references: int = 256) -> None:
+        """Turns the mutual mode on: each picture is compared with the others of the same folder.
+
+        Args:
+            pictures: Paths of all pictures, at least three of which can be read; unreadable ones are left out here
+                and reported when they are scored.
+            store: File for the features, float16; its size is ``max_references * N * C * 2`` bytes.
+            max_references: Pictures kept for comparison.
+        """
+
+        def readable() -> Iterator[tuple[str, Tensor]]:
+            for picture in pictures:
+                try:
+                    yield _key(picture) or "", self.memory_features(self.read(picture))
+                except (OSError, ValueError):
+                    continue
+
+        self.memory = MutualMemory.fit(readable(), store, count=len(pictures), max_references=max_references)
+
+    def _predict_images(self, images: Sequence[np.ndarray], keys: Sequence[str | None]) -> list[CraneResult]:
+        scores, maps = self.scores_and_maps(images, keys)
+        return [
+            CraneResult(
+                score=float(score),
+                anomaly_map=anomaly_map.numpy(),
+                image=shrink(image, MAX_PICTURE_SIDE),
+                image_size=(image.shape[0], image.shape[1]),
+                threshold=self.options.threshold,
+                pixel_threshold=self.options.pixel_threshold,
+                map_format=self.options.map_format,
+                display_range=self.options.display_range,
+            )
+            for score, anomaly_map, image in zip(scores, maps, images, strict=True)
+        ]
+
+    def _predict_video(self, path: Path) -> CraneVideoResult:
+        with open_video(path) as reader:
+            indices = sample_times(reader, self.options.video_fps)
+            times = np.asarray(reader.timestamps)[indices]
+            frames, scores, maps = [], [], []
+            for index in indices:
+                frame = reader.get_batch([index])[0]
+                score, anomaly_map = self.scores_and_maps([frame], [None])
+                frames.append(shrink(frame, MAX_FRAME_SIDE))
+                scores.append(float(score[0]))
+                maps.append(anomaly_map[0].numpy().astype(np.float16))
+        return CraneVideoResult(
+            times=times,
+            scores=np.array(scores),
+            anomaly_maps=np.stack(maps),
+            frames=np.stack(frames),
+            fps=min(self.options.video_fps, reader.fps),
+            threshold=self.options.threshold,
+            pixel_threshold=self.options.pixel_threshold,
+            display_range=self.options.display_range,
+        )
+
+
+def _apply(config: CraneConfig, recipe: str | None, overrides: dict[str, Any]) -> CraneConfig:
+    """The stored config with a recipe and scoring overrides; None leaves a field as stored."""
+    if recipe is not None:
+        if recipe not in RECIPES:
+            raise InputError(f"There is no recipe {recipe!r}.", f"Choose one of: {', '.join(RECIPES)}.")
+        settings = dict(RECIPES[recipe])
+        if config.trunk != "none":
+            # The embedded model has other layers and one foundation of its own.
+            settings.pop("feature_layers")
+            settings["foundation"] = "none" if settings["foundation"] == "none" else "trunk"
+        config = replace(config, **settings)
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    unknown = sorted(set(chosen) - _OVERRIDABLE)
+    if unknown:
+        raise InputError(
+            f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {', '.join(sorted(_OVERRIDABLE))}."
+        )
+    if chosen.get("sigma", 0.0) < 0:
+        raise InputError(f"sigma is {chosen['sigma']}, expected 0 or more pixels.", "0 turns smoothing off.")
+    return replace(config, **chosen)
+
+
+def _check_options(options: CraneInferOptions) -> None:
+    for name in ("threshold", "pixel_threshold", "memory_weight"):
+        value = getattr(options, name)
+        if not 0.0 <= value <= 1.0:
+            raise InputError(f"{name} is {value}, expected a number in [0, 1].", f"Pass --{name.replace('_', '-')} 0.5.")
+    if not options.video_fps > 0:
+        raise InputError(f"video_fps is {options.video_fps}, expected more than 0.", "Pass --video-fps 2.")
+    if options.mutual and options.normal_images is not None:
+        raise InputError("--mutual and --normal-images exclude each other.", "Choose one of them.")
+
+
+def _pictures_of(folder: str) -> list[Path]:
+    from mmattn.core.inputs import expand_inputs
+    from mmattn.media.image import IMAGE_SUFFIXES
+
+    return [item.path for item in expand_inputs([folder], suffixes=IMAGE_SUFFIXES)]
+
+
+def _is_video(item: str | Path | np.ndarray) -> bool:
+    return not isinstance(item, np.ndarray) and is_video(Path(item))
+
+
+def _key(item: str | Path | np.ndarray) -> str | None:
+    return None if isinstance(item, np.ndarray) else str(Path(item).resolve())
+
