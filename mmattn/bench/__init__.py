@@ -1,0 +1,17 @@
+"""Benchmarks: our form of a computation against the straightforward one, timed fairly.
+
+A benchmark is a module with one function ``run(options: Options) -> Report``. It builds a closure for our form and one
+for each peer, gives them to [`compare`][mmattn.bench.timer.compare] - one process, interleaved runs, outputs compared
+first - and puts what comes back into a [`Report`][mmattn.bench.report.Report]. ``mmattn bench NAME`` runs it.
+"""
+
+BENCHMARKS: dict[str, str] = {
+    "attention": "mmattn.bench.attention",
+    "aupro": "mmattn.bench.crane:aupro",
+    "crane_attention": "mmattn.bench.crane:attention",
+    "crane_block_memory": "mmattn.bench.crane:block_memory",
+    "dattn": "mmattn.bench.crane:dattn",
+}
+"""Name of a benchmark -> ``module`` (its function ``run``) or ``module:function``: `Options` in, `Report` out."""
+
+__all__ = ["BENCHMARKS"]

@@ -1,0 +1,70 @@
+"""`mmattn bench` from its arguments to its exit code."""
+
+import argparse
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import mmattn.bench
+from mmattn.bench import cli
+from mmattn.bench.report import Report
+from mmattn.bench.timer import Agreement, Comparison, Options, Timing
+
+seen: list[Options] = []
+
+
+def stand_in(options: Options) -> Report:
+    seen.append(options)
+    report = Report("stand_in", machine={"cpu": "an example"})
+    error = 0.0 if options.quick else 1.0
+    verdict = Agreement(error, error, tolerance=1e-4)
+    report.add("case", [Comparison("peer", 1, Timing((1.0,)), Timing((2.0,)), verdict, target=1.5)])
+    return report
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    module = types.ModuleType("a_benchmark")
+    module.__dict__["stand_in"] = stand_in
+    monkeypatch.setitem(sys.modules, "a_benchmark", module)
+    monkeypatch.setitem(mmattn.bench.BENCHMARKS, "stand_in", "a_benchmark:stand_in")
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return parser
+
+
+def test_table_is_printed_and_agreement_gives_exit_code_zero(parser, capsys):
+    assert cli.run(parser.parse_args(["stand_in", "--quick", "--threads", "1", "2", "--repeats", "9"])) == 0
+    assert "2.00x" in capsys.readouterr().out
+    assert seen[-1] == Options(threads=(1, 2), repeats=9, output=None, quick=True)
+
+
+def test_disagreement_gives_exit_code_one(parser, capsys):
+    assert cli.run(parser.parse_args(["stand_in"])) == 1
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+def test_json_goes_to_the_file_that_was_named(parser, tmp_path: Path):
+    path = tmp_path / "out.json"
+    cli.run(parser.parse_args(["stand_in", "--quick", "--json", str(path)]))
+    assert json.loads(path.read_text())["comparisons"][0]["ratio"] == 2.0
+
+
+def test_json_dash_prints_json_and_nothing_else(parser, capsys):
+    cli.run(parser.parse_args(["stand_in", "--quick", "--json", "-"]))
+    assert json.loads(capsys.readouterr().out)["benchmark"] == "stand_in"
+
+
+def test_output_folder_receives_the_json_under_the_benchmark_name(parser, tmp_path: Path):
+    cli.run(parser.parse_args(["stand_in", "--quick", "--output", str(tmp_path / "made")]))
+    assert (tmp_path / "made" / "stand_in.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["stand_in", "--threads", "0"], ["stand_in", "--repeats", "x"]])
+def test_usage_errors_exit_with_two(parser, arguments):
+    with pytest.raises(SystemExit) as error:
+        parser.parse_args(arguments)
+    assert error.value.code == 2
