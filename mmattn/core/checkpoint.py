@@ -1,0 +1,252 @@
+"""Checkpoints on disk: a folder with ``model.safetensors``, ``config.json`` and a model card.
+
+``config.json`` holds ``system`` (which of our systems wrote it), ``format_version`` and ``config`` (the system's
+architecture dataclass as plain JSON), so that a folder says by itself how to build the model that fits its tensors.
+Files of other projects are read by :func:`load_torch_file`, which never runs code from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmattn import __version__
+from mmattn.core.errors import CheckpointError
+
+__all__ = ["FORMAT_VERSION", "check_keys", "load_checkpoint", "load_torch_file", "read_config", "save_checkpoint"]
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def save_checkpoint(
+    directory: str | Path, tensors: Mapping[str, Tensor], *, system: str, config: Mapping[str, Any], card: str
+) -> Path:
+    """Writes a checkpoint folder and returns its path; the folder appears complete or not at all.
+
+    Everything is written to a temporary folder beside ``directory`` and renamed. An older checkpoint there is
+    replaced; other files in it (sample inputs, say) are kept.
+
+    Args:
+        directory: The folder to write.
+        tensors: State by name. Tensors that share memory are written as separate copies.
+        system: Name of the system, for example ``"crane"``.
+        config: The system's config as plain JSON types.
+        card: The model card, Markdown.
+
+    Raises:
+        CheckpointError: If ``directory`` is a file, or a folder with content that is no checkpoint.
+    """
+    target = Path(directory).expanduser().absolute()
+    check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    try:
+        description = {"system": system, "format_version": FORMAT_VERSION, "config": dict(config)}
+        (staging / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (staging / CARD).write_text(card, encoding="utf-8")
+        save_file(separate(tensors), staging / WEIGHTS, metadata={"format": "pt", "system": system})
+        copy_other_files(target, staging)
+        staging.chmod(0o755)
+        swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(directory: str | Path, system: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a checkpoint folder of ``system`` and returns ``(tensors, config)``, tensors on the CPU.
+
+    Raises:
+        CheckpointError: If the folder is missing or is no checkpoint, belongs to another system, was written in a
+            newer format, or its tensors are damaged.
+    """
+    folder = Path(directory).expanduser()
+    config = read_config(folder, system)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"'{folder}' has {CONFIG} but no {WEIGHTS}.", "Copy the whole folder again.")
+    return read_safetensors(weights), config
+
+
+def read_config(directory: str | Path, system: str) -> dict[str, Any]:
+    """Reads only the ``config`` of a checkpoint folder of ``system``.
+
+    Raises:
+        CheckpointError: As :func:`load_checkpoint`, tensors aside.
+    """
+    folder = Path(directory).expanduser()
+    convert_hint = f"Turn released weights into a checkpoint with: mmattn convert {system} FILE --output DIR"
+    if not folder.exists():
+        raise CheckpointError(f"Checkpoint folder '{folder}' does not exist.", "Pass an existing one or 'embedded'.")
+    if not folder.is_dir():
+        raise CheckpointError(f"'{folder}' is a file, expected a checkpoint folder with {CONFIG}.", convert_hint)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"'{folder}' is not an mmattn checkpoint: it has no {CONFIG}.", convert_hint)
+    description = parse_config(folder / CONFIG)
+    if description is None:
+        raise CheckpointError(
+            f"'{folder / CONFIG}' is not an mmattn config: expected JSON with system, format_version and config.",
+            convert_hint,
+        )
+    if description["system"] != system:
+        raise CheckpointError(
+            f"'{folder}' is a {description['system']} checkpoint, expected one of {system}.",
+            f"Use it with: mmattn infer {description['system']}",
+        )
+    if description["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{folder}' has format {description['format_version']}; mmattn {__version__} reads up to "
+            f"{FORMAT_VERSION}.",
+            "Update with: pip install --upgrade mmattn",
+        )
+    return dict(description["config"])
+
+
+def load_torch_file(path: str | Path) -> Any:
+    """Reads a ``.pt``/``.pth``/``.ckpt`` file (or ``.safetensors``) on the CPU without running code from it.
+
+    Returns:
+        What the file holds: usually a dict of tensors, or a dict with one under ``"state_dict"``.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, a TorchScript archive, or holds pickled objects other than
+            tensors and plain containers.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise CheckpointError(f"Weights file '{file}' does not exist.", "Check the path; a folder is not a file.")
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise damaged(file, error) from error
+        raise CheckpointError(
+            f"'{file}' holds pickled objects, not only tensors; reading them could run code, so it was refused.",
+            "In the project it came from, save the tensors alone: torch.save(model.state_dict(), 'weights.pt').",
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"'{file}' is a TorchScript archive, expected a file of tensors.",
+                "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
+            ) from error
+        raise damaged(file, error) from error
+
+
+def check_keys(missing: Sequence[str], unexpected: Sequence[str], *, what: str = "The checkpoint") -> None:
+    """Raises unless a state dict fitted: takes what ``load_state_dict(strict=False)`` returns.
+
+    Args:
+        missing: Names the model has and the file has not.
+        unexpected: Names the file has and the model has not.
+        what: Subject of the message.
+
+    Raises:
+        CheckpointError: If either list is not empty; the message counts both and shows the first names.
+
+    >>> check_keys([], [])
+    """
+    if not missing and not unexpected:
+        return
+    parts = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    raise CheckpointError(
+        f"{what} does not fit the model: {' and '.join(parts)} tensors.",
+        "It was made for another configuration, or the file holds something else.",
+    )
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """Reads all tensors of ``file``; a damaged one raises :class:`CheckpointError`."""
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> CheckpointError:
+    """Returns the error for a file that cannot be parsed."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"'{file}' is damaged or no weights file: {reason}", "Download or copy it again.")
+
+
+def parse_config(file: Path) -> dict[str, Any] | None:
+    """Returns the description in ``config.json``, or None when it is not one of ours."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("config"), dict):
+        return None
+    if not isinstance(data.get("system"), str) or not isinstance(data.get("format_version"), int):
+        return None
+    return data
+
+
+def check_replaceable(target: Path) -> None:
+    """Raises :class:`CheckpointError` when writing ``target`` would damage something that is no checkpoint."""
+    if target.is_dir():
+        if any(target.iterdir()) and parse_config(target / CONFIG) is None:
+            raise CheckpointError(f"'{target}' has files in it and is not a checkpoint.", "Choose a new folder.")
+    elif target.exists():
+        raise CheckpointError(f"'{target}' is a file, expected a folder to write.", "Choose another path.")
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns contiguous CPU tensors that share no memory, as safetensors demands."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.nbytes:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        result[name] = value
+    return result
+
+
+def copy_other_files(source: Path, target: Path) -> None:
+    """Copies what an older checkpoint folder holds besides its three files."""
+    if not source.is_dir():
+        return
+    for entry in source.iterdir():
+        if entry.name in {WEIGHTS, CONFIG, CARD}:
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, target / entry.name)
+        else:
+            shutil.copy2(entry, target / entry.name)
+
+
+def swap(staging: Path, target: Path) -> None:
+    """Puts ``staging`` in the place of ``target``; the old folder comes back if that fails."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    os.replace(target, old)
+    try:
+        staging.rename(target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,145 @@
+"""Where a checkpoint comes from: ``"embedded"``, a path, or ``"hf:owner/name[/file][@revision]"``.
+
+One place turns all three into a local path and, when that fails, says what is missing, where it was looked for and
+which option takes a local copy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from mmattn.core.errors import InputError, WeightsUnavailableError
+
+__all__ = ["HubSource", "embedded_path", "parse_hub", "resolve"]
+
+CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md"]
+HUB_PATTERN = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A place on the Hugging Face hub.
+
+    Attributes:
+        repo: ``owner/name``.
+        file: Path of one file in the repository; None is the whole checkpoint folder.
+        revision: Branch, tag or commit; None is the default branch.
+    """
+
+    repo: str
+    file: str | None = None
+    revision: str | None = None
+
+
+def resolve(system: str, source: str | Path) -> Path:
+    """Returns the local path of a checkpoint, downloading it when it comes from the hub.
+
+    Args:
+        system: Name of the system, for example ``"crane"``.
+        source: ``"embedded"`` (the small model inside the package), a local path, or
+            ``"hf:owner/name[/file][@revision]"``. A folder called ``embedded`` is reached as ``./embedded``.
+
+    Returns:
+        A folder, or one file when the hub source names a file or the path is one.
+
+    Raises:
+        InputError: If a hub source is not of the form above.
+        WeightsUnavailableError: If the weights are neither on disk nor reachable.
+    """
+    text = str(source)
+    if text == "embedded":
+        path = embedded_path(system)
+        if not (path / "model.safetensors").is_file():
+            raise WeightsUnavailableError(
+                f"This installation has no embedded {system} model (looked in '{path}').",
+                "Pass a checkpoint: --checkpoint PATH or --checkpoint hf:owner/name.",
+            )
+        return path
+    if text.startswith("hf:"):
+        return download(parse_hub(text))
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise WeightsUnavailableError(
+            f"Checkpoint '{text}' does not exist.",
+            "Pass --checkpoint embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
+        )
+    return path
+
+
+def embedded_path(system: str) -> Path:
+    """Returns where the embedded model of ``system`` lives in this installation, present or not."""
+    return Path(str(files("mmattn"))) / "assets" / system
+
+
+def parse_hub(source: str) -> HubSource:
+    """Reads ``"hf:owner/name[/file][@revision]"``.
+
+    Raises:
+        InputError: If the text has another form.
+
+    >>> parse_hub("hf:someone/crane/weights/visa.pth@v1")
+    HubSource(repo='someone/crane', file='weights/visa.pth', revision='v1')
+    """
+    match = HUB_PATTERN.fullmatch(source)
+    if match is None:
+        raise InputError(
+            f"{source!r} is not a hub source, expected hf:owner/name[/file][@revision].",
+            "For example: --checkpoint hf:owner/name@main",
+        )
+    return HubSource(match["repo"], match["file"], match["revision"])
+
+
+def download(source: HubSource) -> Path:
+    """Returns the local copy of a hub source, fetching it into huggingface_hub's cache when it is not there yet."""
+    try:
+        if source.file is not None:
+            return Path(hf_hub_download(source.repo, source.file, revision=source.revision))
+        return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=CHECKPOINT_FILES))
+    except HFValidationError as error:
+        raise InputError(f"{source.repo!r} is not a valid repository name: {error}", "Expected owner/name.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise unreachable(source) from error
+    except RevisionNotFoundError as error:
+        revision = source.revision or "the default branch"
+        message = f"Repository {source.repo!r} on the Hugging Face hub has no revision {revision!r}."
+        raise WeightsUnavailableError(message, "Use a branch, tag or commit that its page lists.") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsUnavailableError(
+            f"Repository {source.repo!r} is not on the Hugging Face hub, or is private or gated.",
+            "Check the name; for a private or gated one accept its terms and log in with: hf auth login",
+        ) from error
+    except EntryNotFoundError as error:
+        message = f"Repository {source.repo!r} on the Hugging Face hub has no file {source.file!r}."
+        raise WeightsUnavailableError(message, "Check the file's path on the repository's page.") from error
+    except HfHubHTTPError as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        message = f"The Hugging Face hub refused {source.repo!r}: {reason}"
+        raise WeightsUnavailableError(
+            message, "Try again later, or pass a local copy with --checkpoint PATH."
+        ) from error
+
+
+def unreachable(source: HubSource) -> WeightsUnavailableError:
+    """Returns the error for a source that is not cached while the hub cannot be asked."""
+    what = f"File {source.file!r} of" if source.file else "The checkpoint in"
+    revision = f" --revision {source.revision}" if source.revision else ""
+    command = f"hf download {source.repo} {source.file or ' '.join(CHECKPOINT_FILES)}{revision} --local-dir weights"
+    return WeightsUnavailableError(
+        f"{what} repository {source.repo!r} is not in the local cache, and the Hugging Face hub cannot be reached "
+        "(no network, or HF_HUB_OFFLINE is set).",
+        f"Where there is a network run: {command}; then pass the local copy with --checkpoint PATH.",
+    )
