@@ -8,7 +8,6 @@ Files of other projects are read by :func:`load_torch_file`, which never runs co
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -130,8 +129,14 @@ def load_torch_file(path: str | Path) -> Any:
         raise CheckpointError(f"Weights file '{file}' does not exist.", "Check the path; a folder is not a file.")
     if file.suffix == ".safetensors":
         return read_safetensors(file)
+    zipped = zipfile.is_zipfile(file)
+    if zipped and is_torchscript(file):
+        raise CheckpointError(
+            f"'{file}' is a TorchScript archive, expected a file of tensors.",
+            "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
+        )
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except UnpicklingError as error:
         if "global" not in str(error).lower():
             raise damaged(file, error) from error
@@ -140,11 +145,6 @@ def load_torch_file(path: str | Path) -> Any:
             "In the project it came from, save the tensors alone: torch.save(model.state_dict(), 'weights.pt').",
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"'{file}' is a TorchScript archive, expected a file of tensors.",
-                "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
-            ) from error
         raise damaged(file, error) from error
 
 
@@ -182,10 +182,18 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise damaged(file, error) from error
 
 
+def is_torchscript(file: Path) -> bool:
+    """Tells a TorchScript archive, which carries code, from a zip of tensors."""
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def damaged(file: Path, error: Exception) -> CheckpointError:
     """Returns the error for a file that cannot be parsed."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"'{file}' is damaged or no weights file: {reason}", "Download or copy it again.")
+    return CheckpointError(
+        f"'{file}' is damaged or no weights file: {reason.rstrip('.')}.", "Download or copy it again."
+    )
 
 
 def parse_config(file: Path) -> dict[str, Any] | None:
@@ -243,10 +251,10 @@ def swap(staging: Path, target: Path) -> None:
         staging.rename(target)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    os.replace(target, old)
+    target.replace(old)
     try:
         staging.rename(target)
-    except OSError:
-        os.replace(old, target)
-        raise
+    finally:
+        if not target.exists():
+            old.replace(target)
     shutil.rmtree(old, ignore_errors=True)
