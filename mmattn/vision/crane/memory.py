@@ -176,10 +176,14 @@ class MutualMemory:
             keys.append(key)
         if store is None or len(keys) < 3:
             raise InputError(
-                f"Only {len(keys)} pictures could be read for mutual scoring.", "At least three readable ones are needed."
+                f"Only {len(keys)} pictures could be read for mutual scoring.",
+                "At least three readable ones are needed.",
             )
         memory = cls(store[: len(keys)], keys, fraction)
-        sample = [memory._raw(torch.from_numpy(np.array(store[i], dtype=np.float32)), keys[i]) for i in range(min(len(keys), 8))]
+        sample = [
+            memory._raw(torch.from_numpy(np.array(store[i], dtype=np.float32)), keys[i])
+            for i in range(min(len(keys), 8))
+        ]
         memory.scale = _unit_scale(torch.cat(sample))
         return memory
 

@@ -1,0 +1,1 @@
+"""The Gradio apps: one ``build_app`` per system, the hub page, and what they share."""

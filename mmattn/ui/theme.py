@@ -1,0 +1,61 @@
+"""How the apps look, and the limits that every app puts on what a visitor may send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+__all__ = ["CSS", "MAX_FILE_SIZE", "build_theme", "launch"]
+
+MAX_FILE_SIZE = "30mb"
+MAX_WAITING = 32
+CACHE_SECONDS = (3600, 86400)  # look every hour, delete what is a day old
+
+CSS = """
+.mm-hero h1 { font-size: 1.9rem; margin-bottom: .1rem; letter-spacing: -.01em; }
+.mm-hero p { opacity: .8; margin-top: 0; }
+.mm-verdict { border-radius: 14px; padding: 16px 20px; color: #fff; display: flex; gap: 18px; align-items: center; flex-wrap: wrap; }
+.mm-verdict.normal { background: linear-gradient(120deg, #14665f, #1f8a70); }
+.mm-verdict.anomalous { background: linear-gradient(120deg, #7a1f3d, #c2453d); }
+.mm-verdict.waiting { background: linear-gradient(120deg, #3b4252, #566072); }
+.mm-verdict .number { font-size: 2.1rem; font-weight: 700; font-variant-numeric: tabular-nums; line-height: 1; }
+.mm-verdict .word { font-size: 1.1rem; font-weight: 600; }
+.mm-verdict .bar { position: relative; flex: 1 1 180px; height: 10px; border-radius: 5px; background: rgba(255,255,255,.25); }
+.mm-verdict .bar .fill { position: absolute; inset: 0 auto 0 0; border-radius: 5px; background: #fff; }
+.mm-verdict .bar .mark { position: absolute; top: -5px; bottom: -5px; width: 2px; background: #ffd54a; }
+.mm-scale { display: flex; align-items: center; gap: 10px; font-size: .85rem; }
+.mm-scale .ramp { flex: 1; height: 12px; border-radius: 6px; }
+footer { opacity: .6; }
+"""
+
+
+def build_theme() -> gr.themes.Base:
+    """Returns the theme: system fonts only, so that a page loads without any network."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    return gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="cyan",
+        neutral_hue="slate",
+        font=fonts,
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def launch(
+    demo: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, **more: Any
+) -> Any:
+    """Serves an app with the house's look and limits; more keywords go to ``Blocks.launch``."""
+    return demo.queue(max_size=MAX_WAITING).launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        theme=build_theme(),
+        css=CSS,
+        max_file_size=MAX_FILE_SIZE,
+        show_error=True,
+        footer_links=["api", "settings"],
+        allowed_paths=[str(Path(__file__).resolve().parent.parent / "assets")],
+        **more,
+    )
