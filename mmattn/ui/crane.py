@@ -21,9 +21,9 @@ import numpy as np
 from mmattn.core.errors import describe
 from mmattn.media.image import read_image
 from mmattn.ui.theme import CACHE_SECONDS
-from mmattn.viz.heatmap import color_ramp_css
 from mmattn.vision.crane.predictor import CranePredictor, shrink
 from mmattn.vision.crane.results import CraneResult
+from mmattn.viz.heatmap import color_ramp_css
 
 __all__ = ["Scored", "build_app", "detect", "draw", "example_pictures"]
 

@@ -16,13 +16,15 @@ CACHE_SECONDS = (3600, 86400)  # look every hour, delete what is a day old
 CSS = """
 .mm-hero h1 { font-size: 1.9rem; margin-bottom: .1rem; letter-spacing: -.01em; }
 .mm-hero p { opacity: .8; margin-top: 0; }
-.mm-verdict { border-radius: 14px; padding: 16px 20px; color: #fff; display: flex; gap: 18px; align-items: center; flex-wrap: wrap; }
+.mm-verdict { border-radius: 14px; padding: 16px 20px; color: #fff; }
+.mm-verdict { display: flex; gap: 18px; align-items: center; flex-wrap: wrap; }
 .mm-verdict.normal { background: linear-gradient(120deg, #14665f, #1f8a70); }
 .mm-verdict.anomalous { background: linear-gradient(120deg, #7a1f3d, #c2453d); }
 .mm-verdict.waiting { background: linear-gradient(120deg, #3b4252, #566072); }
 .mm-verdict .number { font-size: 2.1rem; font-weight: 700; font-variant-numeric: tabular-nums; line-height: 1; }
 .mm-verdict .word { font-size: 1.1rem; font-weight: 600; }
-.mm-verdict .bar { position: relative; flex: 1 1 180px; height: 10px; border-radius: 5px; background: rgba(255,255,255,.25); }
+.mm-verdict .bar { position: relative; flex: 1 1 180px; height: 10px; border-radius: 5px; }
+.mm-verdict .bar { background: rgba(255,255,255,.25); }
 .mm-verdict .bar .fill { position: absolute; inset: 0 auto 0 0; border-radius: 5px; background: #fff; }
 .mm-verdict .bar .mark { position: absolute; top: -5px; bottom: -5px; width: 2px; background: #ffd54a; }
 .mm-scale { display: flex; align-items: center; gap: 10px; font-size: .85rem; }

@@ -1,8 +1,6 @@
 """The one door to a Crane model: from a file or an array to a :class:`CraneResult`. Scripts, apps and tests use it.
 
-    predictor = CranePredictor.from_pretrained("embedded")
-    result = predictor.predict("part.jpg")
-    result.score, result.anomaly_map
+``CranePredictor.from_pretrained("embedded").predict("part.jpg")`` gives ``score``, ``anomaly_map`` and a picture.
 """
 
 from __future__ import annotations
@@ -249,9 +247,8 @@ def _apply(config: CraneConfig, recipe: str | None, overrides: dict[str, Any]) -
     chosen = {name: value for name, value in overrides.items() if value is not None}
     unknown = sorted(set(chosen) - _OVERRIDABLE)
     if unknown:
-        raise InputError(
-            f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {', '.join(sorted(_OVERRIDABLE))}."
-        )
+        allowed = ", ".join(sorted(_OVERRIDABLE))
+        raise InputError(f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {allowed}.")
     if chosen.get("sigma", 0.0) < 0:
         raise InputError(f"sigma is {chosen['sigma']}, expected 0 or more pixels.", "0 turns smoothing off.")
     return replace(config, **chosen)
@@ -261,7 +258,8 @@ def _check_options(options: CraneInferOptions) -> None:
     for name in ("threshold", "pixel_threshold", "memory_weight"):
         value = getattr(options, name)
         if not 0.0 <= value <= 1.0:
-            raise InputError(f"{name} is {value}, expected a number in [0, 1].", f"Pass --{name.replace('_', '-')} 0.5.")
+            flag = name.replace("_", "-")
+            raise InputError(f"{name} is {value}, expected a number in [0, 1].", f"Pass --{flag} 0.5.")
     if not options.video_fps > 0:
         raise InputError(f"video_fps is {options.video_fps}, expected more than 0.", "Pass --video-fps 2.")
     if options.mutual and options.normal_images is not None:
@@ -281,4 +279,3 @@ def _is_video(item: str | Path | np.ndarray) -> bool:
 
 def _key(item: str | Path | np.ndarray) -> str | None:
     return None if isinstance(item, np.ndarray) else str(Path(item).resolve())
-

@@ -1,0 +1,75 @@
+"""``make demo``: every finished system on its sample inputs, with a page that shows what came out.
+
+A system is finished when its embedded model ships with the package. Everything is written below ``--output``; nothing
+is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from html import escape
+from pathlib import Path
+
+import mmattn
+from mmattn.cli import main as mmattn_main
+
+ASSETS = Path(mmattn.__file__).parent / "assets"
+TITLES = {"crane": "Crane: defects in pictures of things it was never shown"}
+
+
+def finished_systems() -> list[str]:
+    return sorted(folder.parent.name for folder in ASSETS.glob("*/model.safetensors"))
+
+
+def run_system(system: str, output: Path) -> dict[str, object]:
+    """Runs one system over its samples and returns the row of the table."""
+    samples = ASSETS / system / "samples"
+    started = time.perf_counter()
+    code = mmattn_main(["infer", system, str(samples), "--output", str(output / system), "--overwrite"])
+    results = [json.loads(line) for line in (output / system / "results.jsonl").read_text().splitlines()]
+    return {"system": system, "items": len(results), "seconds": time.perf_counter() - started, "exit": code}
+
+
+def write_index(output: Path, rows: list[dict[str, object]]) -> None:
+    """Writes the page that frames each system's own gallery."""
+    sections = "\n".join(
+        f"<section><h2>{escape(TITLES.get(str(row['system']), str(row['system'])))}</h2>"
+        f"<p>{row['items']} inputs in {row['seconds']:.1f} s on this machine · "
+        f"<a href='{row['system']}/index.html'>open the gallery</a> · "
+        f"<a href='{row['system']}/results.jsonl'>results.jsonl</a></p>"
+        f"<iframe src='{row['system']}/index.html' title='{row['system']}' loading='lazy'></iframe></section>"
+        for row in rows
+    )
+    (output / "index.html").write_text(
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width,initial-scale=1'><title>mmattn demo</title><style>"
+        "body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f6f8;color:#17202a}"
+        "header{padding:28px 5vw;background:#12343b;color:#fff}h1{margin:0}section{padding:18px 5vw}"
+        "iframe{width:100%;height:80vh;border:0;border-radius:12px;box-shadow:0 1px 8px #0003;background:#fff}"
+        "@media(prefers-color-scheme:dark){body{background:#11171c;color:#e6edf3}a{color:#7fd1c7}}"
+        f"</style><header><h1>mmattn</h1>What the installed systems make of their samples.</header>{sections}</html>",
+        encoding="utf-8",
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder to write")
+    output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [run_system(system, output) for system in finished_systems()]
+    write_index(output, rows)
+    print(f"\n{'system':<10}{'inputs':>8}{'seconds':>10}  result")
+    for row in rows:
+        print(
+            f"{row['system']:<10}{row['items']:>8}{row['seconds']:>10.1f}  {output / str(row['system']) / 'index.html'}"
+        )
+    print(f"\nOpen {output / 'index.html'} in a browser.")
+    return 0 if rows and all(row["exit"] == 0 for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
