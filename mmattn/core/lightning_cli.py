@@ -1,0 +1,181 @@
+"""``mmattn fit | validate | test | predict``: LightningCLI over every task and data module of the project.
+
+The task and its data are named in YAML (``class_path`` and ``init_args``), several ``--config`` files merge from left
+to right, and a config of the package may be named without its path (``--config crane/embedded``).
+
+A value that is given in several places is taken from the strongest: a flag on the command line, then the config files
+(the last one first), then the hyper-parameters stored in the ``--ckpt_path`` file, then the default. So everything
+somebody wrote down holds, and a checkpoint fills in what nobody wrote. (LightningCLI on its own lets the checkpoint
+override all.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mmattn.core.checkpoint import load_torch_file
+from mmattn.core.configs import find_config
+from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.errors import InputError, MmattnError, describe
+from mmattn.core.task import BaseTask
+from mmattn.media.errors import MediaError
+
+__all__ = ["CommandLine", "build", "cli_main"]
+
+LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": ""}}
+"""Default logger: metrics.csv and config.yaml under ``runs/version_N``; needs no further package."""
+
+DESCRIPTION = "Trains and tests. Example: mmattn fit --config crane/mvtec --data.init_args.train_root data/mvtec"
+
+CHECKPOINT_WORDS = ("best", "last", "hpc")
+"""Words Lightning accepts for ``--ckpt_path`` besides paths and addresses."""
+
+
+def cli_main(args: Sequence[str] | None = None) -> int:
+    """Runs one training command and returns 0.
+
+    Args:
+        args: Sub-command and flags, for example ``["fit", "--config", "crane/mvtec"]``; None takes ``sys.argv``.
+
+    Raises:
+        SystemExit: With code 2 after one message on stderr, when an option, a file or the data cannot be used.
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    try:
+        build(args)
+    except (MmattnError, MediaError, MisconfigurationException) as error:
+        fail(*describe(error))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        fail(str(error), "Check the path and the current folder; relative paths start there.")
+    return 0
+
+
+def build(args: Sequence[str] | None = None, command_line: type[CommandLine] | None = None) -> CommandLine:
+    """Parses ``args``, runs the sub-command and returns the command line with its ``trainer`` and ``model``.
+
+    Args:
+        args: As for :func:`cli_main`.
+        command_line: Class to build, a subclass that stops after parsing for example; None takes
+            :class:`CommandLine`.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    return (command_line or CommandLine)(
+        BaseTask,
+        BaseDataModule,
+        args=resolve_configs(words),
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,  # the automatic one would take every parameter, the frozen ones included
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"logger": LOGGER},
+        parser_class=ReadableParser,
+        parser_kwargs={"prog": "mmattn", "description": DESCRIPTION},
+    )
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with the order of precedence of this module; see there."""
+
+    model: LightningModule
+    datamodule: LightningDataModule
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses ``args``, with the hyper-parameters of ``--ckpt_path`` as the weakest config file."""
+        self.words = list(args) if isinstance(args, list) else []
+        self.config = parser.parse_args(self.words)
+
+    def _parse_ckpt_path(self) -> None:
+        """Parses again with the checkpoint's hyper-parameters put in front of everything that was given."""
+        subcommand = self.config.get("subcommand")
+        path = self.config[subcommand].get("ckpt_path") if subcommand else None
+        if path is None or path in CHECKPOINT_WORDS or "://" in path:
+            return
+        hyper_parameters = read_hyper_parameters(Path(path))
+        if hyper_parameters:
+            at = self.words.index(subcommand) + 1
+            stored = ["--config", json.dumps({"model": hyper_parameters})]
+            self.config = self.parser.parse_args([*self.words[:at], *stored, *self.words[at:]])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the trainer.
+
+        Raises:
+            InputError: If the trainer refuses an option or a combination of options.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(f"The trainer's options cannot be used: {error}") from error
+
+
+class ReadableParser(LightningArgumentParser):
+    """Parser whose errors are the message alone, without the list of all options and without parser vocabulary."""
+
+    NOISE = ("Does not validate against any", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the cleaned message and exits with code 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        lines = (line.strip() for line in message.splitlines())
+        text = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(self.NOISE))
+        fail(text, f"All options: {self.prog.replace(' [options]', '')} --help")
+
+
+def read_hyper_parameters(path: Path) -> dict[str, Any]:
+    """Returns the task stored in a Lightning checkpoint as ``{"class_path": ..., "init_args": ...}``, or ``{}``.
+
+    Raises:
+        CheckpointError: If the file is missing or unreadable.
+    """
+    if path.is_dir():  # sharded checkpoints hold no hyper-parameters
+        return {}
+    checkpoint = load_torch_file(path)
+    values = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k != "_instantiator"}
+    if "_class_path" not in values:
+        return {}
+    return {"class_path": values.pop("_class_path"), "init_args": values}
+
+
+def resolve_configs(words: list[str]) -> list[str]:
+    """Replaces short config names after ``--config`` or ``-c`` by paths, ``crane/mvtec`` for example.
+
+    Raises:
+        InputError: If a name is neither a file nor a config of the package.
+    """
+    result: list[str] = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == "--config" and equals:
+            result.append(f"--config={config_path(value)}")
+        elif result and result[-1] in ("--config", "-c"):
+            result.append(config_path(word))
+        else:
+            result.append(word)
+    return result
+
+
+def config_path(name: str) -> str:
+    """Returns the path of a config file, short name or JSON text (which is passed on as it is)."""
+    return name if name.lstrip().startswith("{") or Path(name).is_file() else str(find_config(name))
+
+
+def is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Returns False for Lightning's tips to install commercial add-ons, which say nothing about the run."""
+    return "Tip: " not in record.getMessage()
+
+
+def fail(message: str, hint: str = "") -> NoReturn:
+    """Prints one error to stderr and exits with code 2."""
+    sys.stderr.write(f"error: {message}\n" + (f"{hint}\n" if hint else ""))
+    raise SystemExit(2)
