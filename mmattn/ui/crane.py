@@ -23,7 +23,7 @@ from mmattn.media.image import read_image
 from mmattn.ui.theme import CACHE_SECONDS
 from mmattn.vision.crane.predictor import CranePredictor, shrink
 from mmattn.vision.crane.results import CraneResult
-from mmattn.viz.heatmap import color_ramp_css
+from mmattn.viz.heatmap import colormap_table
 
 __all__ = ["Scored", "build_app", "detect", "draw", "example_pictures"]
 
@@ -260,9 +260,11 @@ def verdict_html(result: CraneResult | None) -> str:
 
 def scale_html() -> str:
     """The colour scale of the heat map with its two ends named."""
+    table = colormap_table("inferno")
+    ramp = ",".join("rgb({},{},{})".format(*table[i]) for i in range(0, 256, 15))
     return (
         '<div class="mm-scale"><span>0 normal</span>'
-        f'<div class="ramp" style="background:{color_ramp_css()}"></div><span>1 damaged</span></div>'
+        f'<div class="ramp" style="background:linear-gradient(90deg,{ramp})"></div><span>1 damaged</span></div>'
     )
 
 
