@@ -88,6 +88,8 @@ class CraneConfig:
         inference_context: Condition the prompts at inference; the published numbers do not.
         fusion: Mix a score-weighted mean of the patches into the image feature.
         alpha: Share of that mean.
+        fusion_threshold: Use only patches whose abnormal probability is above this; None uses all.
+        fusion_top_k: Use only the most abnormal patches, this many; None uses all.
         soft_mean: Average probabilities over layers instead of logits.
         sigma: Standard deviation of the Gaussian on the map, in pixels of the resized picture; 0 turns it off.
         tau_pixel: Temperature of the patch logits.
@@ -131,6 +133,8 @@ class CraneConfig:
 
     fusion: bool = True
     alpha: float = 0.5
+    fusion_threshold: float | None = None
+    fusion_top_k: int | None = None
     soft_mean: bool = field(default=True, metadata={"help": "average probabilities over layers instead of logits"})
     sigma: float = field(
         default=4.0, metadata={"help": "Gaussian smoothing of the map, in pixels of the model's input"}
