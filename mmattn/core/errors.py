@@ -7,7 +7,15 @@ attribute of their own; :func:`describe` reads both kinds.
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "InputError", "MissingExtraError", "MmattnError", "WeightsUnavailableError", "describe"]
+__all__ = [
+    "CheckpointError",
+    "InputError",
+    "MissingExtraError",
+    "MmattnError",
+    "OutputError",
+    "WeightsUnavailableError",
+    "describe",
+]
 
 
 class MmattnError(Exception):
@@ -29,6 +37,10 @@ class MmattnError(Exception):
 
 class InputError(MmattnError, ValueError):
     """A file, folder, dataset or option that cannot be used as given."""
+
+
+class OutputError(MmattnError, OSError):
+    """Results that cannot be written: no permission, no space, a folder that another run is using."""
 
 
 class CheckpointError(MmattnError):

@@ -1,0 +1,210 @@
+"""From INPUT arguments to the files of a run and the names their results get.
+
+An argument is a file, a folder (searched with its sub-folders), a glob, or ``@list.txt`` with one argument per line.
+A result's name is the file's path below what was given: ``photos`` with ``photos/a/x.png`` gives ``a/x.png``, so files
+of the same name in two sub-folders stay apart. When two arguments lead to the same name, all results of both get their
+argument's own prefix, ``<folder name>-<checksum of its path>/``, whatever else is on the command line.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmattn.core.errors import InputError
+
+__all__ = ["InputItem", "expand_inputs"]
+
+
+@dataclass(frozen=True)
+class InputItem:
+    """One file of a run.
+
+    Attributes:
+        path: Where it is, absolute.
+        root: The folder its name is relative to, absolute.
+        name: Name of its results, relative, with ``/``; unique in a run.
+    """
+
+    path: Path
+    root: Path
+    name: str
+
+    def with_prefix(self) -> InputItem:
+        """Returns the item under the name that also tells its root."""
+        return replace(self, name=f"{root_prefix(self.root)}/{self.path.relative_to(self.root).as_posix()}")
+
+
+def root_prefix(root: Path) -> str:
+    """Returns a short name of a folder that depends on nothing but its path.
+
+    >>> root_prefix(Path("/data/photos"))
+    'photos-fe1732e1'
+    """
+    return f"{root.name or 'root'}-{zlib.crc32(os.fsencode(root)):08x}"
+
+
+def expand_inputs(
+    arguments: Sequence[str | Path], *, suffixes: Collection[str], output: Path | None = None
+) -> list[InputItem]:
+    """Returns the files behind the INPUT arguments, each once, in a fixed order, with unique names.
+
+    Hidden files and folders (``.x``) and the output folder are skipped when a folder or glob is searched; a file that
+    is named itself is always taken.
+
+    Args:
+        arguments: Files, folders, globs and ``@list.txt``.
+        suffixes: Accepted file name endings, lower case, with the dot.
+        output: Output folder of the run.
+
+    Raises:
+        InputError: If there is no argument, or one is missing, empty, or leads to no accepted file.
+    """
+    if not arguments:
+        raise InputError("No input was given.", "Pass files, folders, quoted globs or @list.txt.")
+    accepted = frozenset(suffix.lower() for suffix in suffixes)
+    skip = None if output is None else Path(output).expanduser().resolve()
+    items: dict[Path, InputItem] = {}
+    for argument in arguments:
+        for item in expand_argument(str(argument), accepted, skip):
+            items.setdefault(item.path, item)
+    return separate_names(list(items.values()))
+
+
+def expand_argument(argument: str, accepted: frozenset[str], skip: Path | None) -> Iterator[InputItem]:
+    """Yields the files of one argument."""
+    path = Path(argument).expanduser()
+    if argument.startswith("@") and not path.exists():
+        yield from expand_list(Path(argument[1:]).expanduser(), accepted, skip)
+    elif path.is_dir():
+        yield from expand_folder(path, accepted, skip)
+    elif path.exists():
+        check_type(path, accepted)
+        yield as_item(path, path.parent)
+    elif glob.has_magic(argument):
+        yield from expand_glob(argument, accepted, skip)
+    else:
+        raise InputError(f"Input '{argument}' does not exist.", f"The current folder is '{Path.cwd()}'.")
+
+
+def expand_folder(folder: Path, accepted: frozenset[str], skip: Path | None) -> list[InputItem]:
+    """Returns the accepted files below ``folder``.
+
+    Raises:
+        InputError: If there is none; the message tells an empty folder from one with other files.
+    """
+    if folder.resolve() == skip:
+        raise InputError(f"'{folder}' is both input and output.", "Choose another folder for --output.")
+    files = list(walk(folder, skip))
+    if not files:
+        raise InputError(f"Folder '{folder}' has no files in it.", "Hidden files are not looked at.")
+    found = [as_item(file, folder) for file in files if file.suffix.lower() in accepted]
+    if not found:
+        count = "1 file" if len(files) == 1 else f"{len(files)} files"
+        raise InputError(f"Folder '{folder}' has {count} in it, none of an accepted type.", accepted_hint(accepted))
+    return found
+
+
+def expand_glob(pattern: str, accepted: frozenset[str], skip: Path | None) -> list[InputItem]:
+    """Returns the accepted files that a pattern matches, folders it matches included.
+
+    Names are relative to the part of the pattern before its first wildcard.
+    """
+    matches = sorted(Path(match) for match in glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH207, PTH111 - patterns may be absolute
+    if not matches:
+        raise InputError(f"Pattern '{pattern}' matches no file.", f"The current folder is '{Path.cwd()}'.")
+    parts = Path(pattern).expanduser().parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    found = []
+    for match in matches:
+        files = walk(match, skip) if match.is_dir() else [match]
+        found += [as_item(file, root) for file in files if file.suffix.lower() in accepted and not inside(file, skip)]
+    if not found:
+        raise InputError(f"Pattern '{pattern}' matches no file of an accepted type.", accepted_hint(accepted))
+    return found
+
+
+def expand_list(file: Path, accepted: frozenset[str], skip: Path | None) -> Iterator[InputItem]:
+    """Yields the files of a list: one argument per line, relative to the current folder; ``#`` starts a comment line.
+
+    A relative path keeps its folders in the name.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"List file '{file}' cannot be read: {error.strerror}.", "Pass @PATH of a text file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"List file '{file}' is not UTF-8 text.", "Pass one path per line.") from error
+    entries = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()[:1] not in ("", "#")]
+    if not entries:
+        raise InputError(f"List file '{file}' names no input.", "Pass one path per line.")
+    for number, entry in entries:
+        if entry.startswith("@") and not Path(entry).exists():
+            raise InputError(f"List file '{file}', line {number}: a list cannot name another list ({entry}).")
+        try:
+            for item in expand_argument(entry, accepted, skip):
+                yield keep_folders(item, entry)
+        except InputError as error:
+            raise InputError(f"List file '{file}', line {number}: {error.message}", error.hint) from error
+
+
+def keep_folders(item: InputItem, entry: str) -> InputItem:
+    """Makes the name of a listed file relative to the current folder when it was written that way."""
+    here = Path.cwd()
+    if Path(entry).is_absolute() or ".." in Path(entry).parts or not item.path.is_relative_to(here):
+        return item
+    return as_item(item.path, here)
+
+
+def walk(folder: Path, skip: Path | None) -> Iterator[Path]:
+    """Yields all visible files below ``folder``, sorted folder by folder, leaving out the folder ``skip``."""
+
+    def stop(error: OSError) -> None:
+        raise InputError(f"Folder '{error.filename}' cannot be read: {error.strerror}.") from error
+
+    for directory, folders, files in os.walk(folder, onerror=stop):
+        here = Path(directory)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() != skip)
+        yield from (here / file for file in sorted(files) if not file.startswith("."))
+
+
+def separate_names(items: list[InputItem]) -> list[InputItem]:
+    """Gives all items of roots that share a name their root's prefix."""
+    roots_of = defaultdict(set)
+    for item in items:
+        roots_of[item.name].add(item.root)
+    clashing = {root for roots in roots_of.values() if len(roots) > 1 for root in roots}
+    return [item.with_prefix() if item.root in clashing else item for item in items]
+
+
+def as_item(path: Path, root: Path) -> InputItem:
+    """Makes both paths absolute and the name relative to the root."""
+    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100 - must not follow links
+    return InputItem(path, root, path.relative_to(root).as_posix())
+
+
+def check_type(path: Path, accepted: frozenset[str]) -> None:
+    """Raises :class:`InputError` unless the ending of ``path`` is accepted."""
+    if path.suffix.lower() not in accepted:
+        raise InputError(
+            f"Input '{path}' is not of an accepted type.",
+            f"{accepted_hint(accepted)} A folder or quoted glob skips other files.",
+        )
+
+
+def accepted_hint(accepted: frozenset[str]) -> str:
+    """Returns the sentence that lists the accepted endings."""
+    return f"Accepted: {' '.join(sorted(accepted))}."
+
+
+def inside(path: Path, folder: Path | None) -> bool:
+    """Tells whether ``path`` lies in ``folder``."""
+    return folder is not None and path.resolve().is_relative_to(folder)
