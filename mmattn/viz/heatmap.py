@@ -43,6 +43,7 @@ def overlay(
     vmax: float | None = 1.0,
     alpha: float = 0.5,
     colormap: Colormap = "inferno",
+    fade: bool = False,
 ) -> UInt8Array:
     """Blends a colour-coded map over a picture: ``(1 - alpha) * image + alpha * colour``.
 
@@ -56,6 +57,8 @@ def overlay(
         vmax: Value of the highest colour; ``None`` is the map's maximum. Values outside the range are clipped.
         alpha: Weight of the colours, in [0, 1].
         colormap: "inferno" is readable with colour-vision deficiency and in print; "turbo" and "jet" are not.
+        fade: Let the weight grow with the value, from 0 at ``vmin`` to ``alpha`` at ``vmax``, so that the picture stays
+            clear where the map is low.
 
     Returns:
         ``uint8`` RGB, ``(H, W, 3)``.
@@ -67,8 +70,10 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
     values = _resized(_checked_map(anomaly_map), image.shape[:2])
-    colors = colorize(values, vmin=vmin, vmax=vmax, colormap=colormap)
-    return ((1 - alpha) * image.astype(np.float32) + alpha * colors.astype(np.float32)).astype(np.uint8)
+    levels = _levels(values, vmin, vmax)
+    colors = colormap_table(colormap)[levels].astype(np.float32)
+    weight = alpha * (levels[..., None] / np.float32(255) if fade else 1)
+    return ((1 - weight) * image.astype(np.float32) + weight * colors).astype(np.uint8)
 
 
 def colorize(
@@ -82,14 +87,7 @@ def colorize(
     >>> colorize([[0.0, 1.0, 7.0]], colormap="jet").tolist()
     [[[0, 0, 128], [128, 0, 0], [128, 0, 0]]]
     """
-    values = _checked_map(anomaly_map)
-    low = float(values.min()) if vmin is None else vmin
-    high = float(values.max()) if vmax is None else vmax
-    if low > high or (low == high and vmin is not None and vmax is not None):
-        raise ValueError(f"vmin must be below vmax, got vmin={low:g} and vmax={high:g}.")
-    span = high - low if high > low else 1.0
-    levels = np.clip((values - low) / span, 0, 1) * 255
-    return colormap_table(colormap)[levels.astype(np.uint8)]
+    return colormap_table(colormap)[_levels(_checked_map(anomaly_map), vmin, vmax)]
 
 
 @cache
@@ -234,6 +232,15 @@ def _checked_map(anomaly_map: npt.ArrayLike) -> npt.NDArray[np.float32]:
         count = int(values.size - np.isfinite(values).sum())
         raise ValueError(f"The map has {count} of {values.size} values that are NaN or infinite; they have no colour.")
     return values
+
+
+def _levels(values: npt.NDArray[np.float32], vmin: float | None, vmax: float | None) -> UInt8Array:
+    low = float(values.min()) if vmin is None else vmin
+    high = float(values.max()) if vmax is None else vmax
+    if low > high or (low == high and vmin is not None and vmax is not None):
+        raise ValueError(f"vmin must be below vmax, got vmin={low:g} and vmax={high:g}.")
+    span = high - low if high > low else 1.0
+    return (np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
 
 
 def _resized(values: npt.NDArray[np.float32], size: tuple[int, ...]) -> npt.NDArray[np.float32]:

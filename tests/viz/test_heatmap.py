@@ -59,6 +59,14 @@ def test_alpha_weighs_the_colours(alpha: float, expected: int) -> None:
     assert overlay(GREY, np.zeros((2, 2)), alpha=alpha, colormap="jet")[0, 0, 0] == expected
 
 
+def test_fading_keeps_the_picture_where_the_map_is_low() -> None:
+    faded = overlay(GREY, MAP, fade=True)
+    assert faded[0, 0].tolist() == [100, 100, 100]
+    np.testing.assert_array_equal(faded[1, 1], overlay(GREY, MAP)[1, 1])
+    # Level 127 of 255 of jet is (126, 255, 130); its weight is 0.5 * 127 / 255.
+    assert overlay(GREY, MAP, fade=True, colormap="jet")[1, 0].tolist() == [106, 138, 107]
+
+
 def test_a_coarse_map_is_resized_bilinearly_to_the_picture() -> None:
     blended = overlay(np.zeros((1, 4, 3), dtype=np.uint8), [[0.0, 1.0]], alpha=1)
     expected = colorize([[0.0, 0.25, 0.75, 1.0]])

@@ -1,0 +1,131 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mmattn.viz.gallery import GalleryItem, write_gallery
+
+ITEMS = [
+    GalleryItem("low.png", 0.2, None, {"input": "in/low.png", "overlay": "out/low.png"}),
+    GalleryItem("high.png", 0.9, "anomalous", {"input": "in/high.png"}, {"seconds": 0.25}),
+    GalleryItem("broken.png", error="broken.png is truncated."),
+    GalleryItem("unscored.png", label="bottle"),
+]
+
+
+class Page(HTMLParser):
+    """Collects start tags as ``(name, attributes)`` and the text between them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(tmp_path: Path, items: list[GalleryItem], **options: object) -> Page:
+    return Page(write_gallery(tmp_path, items, **options).read_text(encoding="utf-8"))  # type: ignore[arg-type]
+
+
+def test_cards_stand_by_score_and_failures_last(tmp_path: Path) -> None:
+    cards = page(tmp_path, ITEMS, threshold=0.5).all("article")
+    assert [card["data-title"] for card in cards] == ["high.png", "low.png", "unscored.png", "broken.png"]
+    assert [card["class"] for card in cards] == ["card above", "card below", "card plain", "card failed"]
+
+
+def test_the_header_counts_each_kind(tmp_path: Path) -> None:
+    html = write_gallery(tmp_path, ITEMS, threshold=0.5).read_text(encoding="utf-8")
+    assert dict(re.findall(r'id="count-(\w+)">(\d+)<', html)) == {"all": "4", "above": "1", "below": "1", "failed": "1"}
+
+
+def test_a_score_equal_to_the_threshold_gets_the_second_label(tmp_path: Path) -> None:
+    found = page(tmp_path, [GalleryItem("a", 0.5)], threshold=0.5, labels=("calm", "risky"))
+    assert found.all("article")[0]["class"] == "card above"
+    assert "risky" in found.text
+
+
+def test_bars_and_threshold_share_one_scale(tmp_path: Path) -> None:
+    found = page(tmp_path, [GalleryItem("a", -1.0), GalleryItem("b", 3.0), GalleryItem("c", 1.0)], threshold=2.0)
+    assert [bar["style"] for bar in found.all("i")] == ["--value: 100.00%", "--value: 50.00%", "--value: 0.00%"]
+    assert found.all("body")[0]["style"] == "--threshold: 75.00%"
+    slider = next(tag for tag in found.all("input") if tag["type"] == "range")
+    assert (slider["min"], slider["max"], slider["value"]) == ("-1", "3", "2")
+
+
+def test_without_a_threshold_items_keep_their_own_labels(tmp_path: Path) -> None:
+    found = page(tmp_path, ITEMS)
+    assert "anomalous" in found.text
+    assert "bottle" in found.text
+    assert [tag for tag in found.all("input") if tag["type"] == "range"] == []
+
+
+def test_all_text_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    item = GalleryItem(evil, 0.5, evil, {evil: "a.png"}, {evil: evil})
+    found = page(tmp_path, [item, GalleryItem(evil, error=evil)], title=evil, note=evil, threshold=0.1)
+    assert len(found.all("script")) == 1
+    assert found.all("article")[0]["data-title"] == evil
+    assert json.loads(found.all("article")[0]["data-media"] or "")[0]["name"] == evil
+
+
+def test_paths_are_quoted_so_that_odd_names_still_load(tmp_path: Path) -> None:
+    pictures = {"input": "in/50% #1 ?.png", "overlay": "javascript:alert(1).png"}
+    found = page(tmp_path, [GalleryItem("a", 0.1, pictures=pictures)])
+    assert [tag["src"] for tag in found.all("img")] == ["in/50%25%20%231%20%3F.png", "javascript%3Aalert%281%29.png"]
+
+
+def test_pictures_load_lazily_and_have_a_text_alternative(tmp_path: Path) -> None:
+    pictures = page(tmp_path, ITEMS).all("img")
+    assert {tag["loading"] for tag in pictures} == {"lazy"}
+    assert [tag["alt"] for tag in pictures] == ["high.png, input", "low.png, input", "low.png, overlay"]
+
+
+@pytest.mark.parametrize(("path", "tag"), [("a.mp4", "video"), ("a.WEBM", "video"), ("a.wav", "audio")])
+def test_videos_and_sound_get_controls(path: str, tag: str, tmp_path: Path) -> None:
+    players = page(tmp_path, [GalleryItem("a", 0.1, pictures={"result": path})]).all(tag)
+    assert len(players) == 1
+    assert "controls" in players[0]
+    assert players[0]["src"] == path
+
+
+def test_nothing_is_fetched_from_elsewhere(tmp_path: Path) -> None:
+    html = write_gallery(tmp_path, ITEMS, threshold=0.5).read_text(encoding="utf-8")
+    assert "://" not in html
+    assert "default-src 'none'" in html
+    assert Page(html).all("link") == []
+
+
+def test_an_empty_gallery_says_so(tmp_path: Path) -> None:
+    found = page(tmp_path, [], threshold=0.5)
+    assert "There are no results yet." in found.text
+    assert found.all("article") == []
+
+
+def test_the_page_goes_into_a_folder_or_a_named_file(tmp_path: Path) -> None:
+    assert write_gallery(tmp_path / "run", []) == tmp_path / "run" / "index.html"
+    assert write_gallery(tmp_path / "page.html", []) == tmp_path / "page.html"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "run"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "C:\\a.png", ""])
+def test_absolute_paths_are_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be relative to the page"):
+        write_gallery(tmp_path, [GalleryItem("a", pictures={"input": path})])
+
+
+def test_scores_and_threshold_have_to_be_finite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="score of 'a' is nan"):
+        write_gallery(tmp_path, [GalleryItem("a", float("nan"))])
+    with pytest.raises(ValueError, match="threshold must be a finite number, got inf"):
+        write_gallery(tmp_path, [], threshold=float("inf"))
