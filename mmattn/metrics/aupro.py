@@ -198,12 +198,12 @@ def _thresholds_below(scores: FloatArray, thresholds: FloatArray) -> npt.NDArray
     largest = float(np.abs(thresholds).max(initial=0.0)) + spacing
     margin = 8 * float(np.finfo(thresholds.dtype).eps) * largest / spacing if spacing > 0 else math.inf
     if margin > 0.1 or steps > 60_000:
-        return np.searchsorted(thresholds, scores, side="left")
+        return np.asarray(np.searchsorted(thresholds, scores, side="left"), np.int64)
     level_type = np.uint8 if steps < 255 else np.uint16
     place = scores * scores.dtype.type(1.0 / spacing)
     # Between thresholds i - 1 and i the shifted place lies in (i, i + 1), and the cast truncates.
     place += 1.0 - float(thresholds[0]) / spacing - margin
-    level = place.astype(level_type)
+    level: npt.NDArray[np.integer[Any]] = place.astype(level_type)
     place += 2 * margin
     near = np.flatnonzero(place.astype(level_type) != level)
     level[near] = np.searchsorted(thresholds, scores[near], side="left")

@@ -37,8 +37,8 @@ def aupro_threshold_loop(
     """
     regions = []
     for index, mask in enumerate(masks):
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        regions += [(index, *np.nonzero(labels == region)) for region in range(1, count)]
+        num_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        regions += [(index, *np.nonzero(labels == region)) for region in range(1, num_labels)]
     normal = ~masks
     num_normal = int(normal.sum())
     low, high = float(maps.min()), float(maps.max())
