@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,10 +27,25 @@ from mmattn.vision.crane.preprocess import Preprocess
 from mmattn.vision.crane.results import CraneResult, CraneVideoResult
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 
-__all__ = ["CranePredictor", "shrink"]
+__all__ = ["CranePredictor", "Item", "Picture", "shrink"]
 
 MAX_PICTURE_SIDE = 1600
 MAX_FRAME_SIDE = 960
+
+
+class Picture(NamedTuple):
+    """A picture that was read already.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        key: What a mutual memory knows it by, its resolved path.
+    """
+
+    image: np.ndarray
+    key: str | None = None
+
+
+Item: TypeAlias = str | Path | np.ndarray | Picture
 _OVERRIDABLE = {f.name for f in fields(CraneConfig) if f.metadata.get("help")}
 
 
@@ -78,8 +93,6 @@ class CranePredictor:
         *,
         device: str = "auto",
         options: CraneInferOptions | None = None,
-        clip_weights: str | None = None,
-        foundation_weights: str | None = None,
         **overrides: Any,
     ) -> CranePredictor:
         """Loads a checkpoint.
@@ -87,9 +100,7 @@ class CranePredictor:
         Args:
             source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
             device: "auto", "cpu", "cuda", ...
-            options: Choices of this run; a recipe in them changes the model's settings.
-            clip_weights: open_clip tag or path of the CLIP weights, for checkpoints that hold prompts only.
-            foundation_weights: Path of the DINOv2 or DINO weights for D-Attn.
+            options: Choices of this run; a recipe and paths of weights in them change how the model is built.
             **overrides: Fields of :class:`CraneConfig` that change scoring, not architecture, such as ``sigma``.
 
         Raises:
@@ -101,10 +112,10 @@ class CranePredictor:
         folder = resolve("crane", str(source))
         tensors, stored = load_checkpoint(folder, "crane")
         config = _apply(CraneConfig.from_dict(stored), options.recipe, overrides)
-        if clip_weights is not None:
-            config = replace(config, clip_pretrained=clip_weights)
-        if foundation_weights is not None:
-            config = replace(config, foundation_pretrained=foundation_weights)
+        if options.clip_weights is not None and config.clip_pretrained is not None:
+            config = replace(config, clip_pretrained=options.clip_weights)
+        if options.foundation_weights is not None:
+            config = replace(config, foundation_pretrained=options.foundation_weights)
         model = CraneModel.from_config(config, pretrained=config.clip_pretrained is not None)
         model.load_tensors(tensors)
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
@@ -113,25 +124,31 @@ class CranePredictor:
             predictor.remember_normals(_pictures_of(options.normal_images))
         return predictor
 
-    def predict(self, item: str | Path | np.ndarray) -> CraneResult | CraneVideoResult:
-        """Returns the result of one picture (path or uint8 RGB array) or one video (path)."""
+    def predict(self, item: Item) -> CraneResult | CraneVideoResult:
+        """Returns the result of one picture (path, uint8 RGB array, :class:`Picture`) or one video (path)."""
         return self.predict_batch([item])[0]
 
-    def predict_batch(self, items: Sequence[str | Path | np.ndarray]) -> list[CraneResult | CraneVideoResult]:
+    def predict_batch(self, items: Sequence[Item]) -> list[CraneResult | CraneVideoResult]:
         """Returns one result per item, in order. Scores do not depend on what else is in the batch."""
-        videos = {i: self._predict_video(Path(item)) for i, item in enumerate(items) if _is_video(item)}
+        videos = {
+            i: self._predict_video(Path(item))
+            for i, item in enumerate(items)
+            if isinstance(item, str | Path) and is_video(Path(item))
+        }
         pictures = [i for i in range(len(items)) if i not in videos]
         images = [self.read(items[i]) for i in pictures]
         results = self._predict_images(images, [_key(items[i]) for i in pictures]) if images else []
         found: dict[int, CraneResult | CraneVideoResult] = {**videos, **dict(zip(pictures, results, strict=True))}
         return [found[i] for i in range(len(items))]
 
-    def read(self, item: str | Path | np.ndarray) -> np.ndarray:
+    def read(self, item: Item) -> np.ndarray:
         """Returns (H, W, 3) uint8 RGB of a path or array.
 
         Raises:
             InputError: If an array is not (H, W, 3) uint8.
         """
+        if isinstance(item, Picture):
+            item = item.image
         if not isinstance(item, np.ndarray):
             return read_image(Path(item))
         if item.ndim != 3 or item.shape[2] != 3 or item.dtype != np.uint8:
@@ -169,7 +186,7 @@ class CranePredictor:
         batch = self._preprocess(image)[None].to(self.device)
         return self.model.memory_features(batch)[0].float().cpu()
 
-    def remember_normals(self, pictures: Sequence[str | Path | np.ndarray], *, max_patches: int = 50_000) -> None:
+    def remember_normals(self, pictures: Sequence[Item], *, max_patches: int = 50_000) -> None:
         """Turns the few-shot mode on: fuses the map with the distance to these flawless pictures."""
         features = (self.memory_features(self.read(picture)) for picture in pictures)
         memory = NormalMemory.fit(features, max_patches=max_patches)
@@ -273,9 +290,7 @@ def _pictures_of(folder: str) -> list[Path]:
     return [item.path for item in expand_inputs([folder], suffixes=IMAGE_SUFFIXES)]
 
 
-def _is_video(item: str | Path | np.ndarray) -> bool:
-    return not isinstance(item, np.ndarray) and is_video(Path(item))
-
-
-def _key(item: str | Path | np.ndarray) -> str | None:
+def _key(item: Item) -> str | None:
+    if isinstance(item, Picture):
+        return item.key
     return None if isinstance(item, np.ndarray) else str(Path(item).resolve())

@@ -1,0 +1,188 @@
+"""What ``mmattn infer|convert|export|calibrate|data`` do for Crane. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmattn.core.request import InferRequest
+
+if TYPE_CHECKING:
+    from mmattn.core.inputs import InputItem
+    from mmattn.vision.crane.predictor import CranePredictor
+
+__all__ = ["add_arguments", "calibrate", "convert", "data_check", "data_make", "export", "infer"]
+
+NOTE = (
+    "Scores and maps run from 0 (normal) to 1 (damaged). Colours mean the same in every picture. "
+    "Not for medical diagnosis."
+)
+
+
+def infer(request: InferRequest) -> int:
+    """Scores pictures and videos: overlay, raw map and numbers for each, one page for all."""
+    from mmattn.core.runner import run_batch
+    from mmattn.media.image import IMAGE_SUFFIXES
+    from mmattn.media.video import VIDEO_SUFFIXES
+
+    with ExitStack() as stack:
+
+        def make_predictor(items: Sequence[InputItem]) -> CranePredictor:
+            predictor = _load(request.checkpoint, request.device, request.options, dict(request.overrides))
+            if request.options.mutual:
+                scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmattn-mutual-")))
+                pictures = [item.path for item in items if item.path.suffix.lower() in IMAGE_SUFFIXES]
+                predictor.remember_mutually(pictures, scratch / "features.f16")
+            return predictor
+
+        def finish(output: Path, records: Sequence[dict[str, Any]]) -> None:
+            _write_gallery(output, records, request.options.threshold)
+
+        return run_batch(
+            request,
+            suffixes={*IMAGE_SUFFIXES, *VIDEO_SUFFIXES},
+            make_predictor=make_predictor,
+            read=_read_ahead,
+            finish=finish,
+        )
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Turns a released ``epoch_N.pth`` into a checkpoint folder."""
+    from mmattn.vision.crane.convert import convert as convert_file
+
+    folder = convert_file(args.file, args.output, variant=args.variant, clip_weights=args.clip_weights)
+    print(f"Wrote {folder}. Use it with: mmattn infer crane PHOTOS --checkpoint {folder} --output OUT")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes the static-prompt model as a torch.export program and as ONNX."""
+    from mmattn.vision.crane.export import export_model
+
+    predictor = _load(args.checkpoint, "cpu", None, {})
+    differences = export_model(predictor.model, args.output, args.format or ["torch", "onnx"])
+    for name, difference in differences.items():
+        print(f"{args.output / name}: largest difference from the model {difference:.1e}")
+    return 0
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Finds the threshold for a false-alarm rate from a folder of normal pictures."""
+    from tqdm import tqdm
+
+    from mmattn.core.inputs import expand_inputs
+    from mmattn.media.image import IMAGE_SUFFIXES
+    from mmattn.vision.crane.calibration import calibrate as find_threshold
+    from mmattn.vision.crane.results import CraneResult
+
+    items = expand_inputs([args.folder], suffixes=IMAGE_SUFFIXES)
+    predictor = _load(args.checkpoint, args.device, None, {})
+    scores, failed = [], 0
+    for item in tqdm(items, unit="picture", file=sys.stderr):
+        try:
+            result = predictor.predict(item.path)
+        except (OSError, ValueError) as error:
+            tqdm.write(f"left out: {item.path}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if isinstance(result, CraneResult):
+            scores.append(result.score)
+    found = find_threshold(scores, args.false_alarm_rate)
+    print(f"threshold {found.threshold:.4f} from {found.pictures} normal pictures")
+    if not found.guaranteed:
+        print(
+            f"{found.pictures} pictures can promise a rate of {found.reachable_rate:.1%} at best, not "
+            f"{found.false_alarm_rate:.1%}: this is their largest score. Give more pictures."
+        )
+    print(f"Use it with: mmattn infer crane PHOTOS --output OUT --threshold {found.threshold:.4f}")
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+        file = args.output / "calibration.json"
+        file.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+        print(f"Wrote {file}")
+    return 1 if failed else 0
+
+
+def data_make(args: argparse.Namespace) -> int:
+    """Draws the synthetic set into a folder in MVTec's layout."""
+    from mmattn.vision.crane.synthetic import make
+
+    make(args.path, seed=args.seed, split=args.split, pictures=args.pictures)
+    print(f"Wrote {args.path}. Check it with: mmattn data check crane {args.path} --layout mvtec_style")
+    return 0
+
+
+def data_check(args: argparse.Namespace) -> int:
+    """Says whether a dataset folder is complete and names what is wrong."""
+    from mmattn.vision.crane.layouts import check_dataset
+
+    is_fine, lines = check_dataset(args.path, args.layout)
+    print("\n".join(lines))
+    return 0 if is_fine else 1
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """Adds Crane's own flags to a command's parser."""
+    if command == "convert":
+        parser.add_argument("--variant", choices=["crane", "crane_plus"], help="default: told from the folder's name")
+        parser.add_argument("--clip-weights", metavar="FILE", help="local CLIP weights to check the file against")
+    elif command == "export":
+        parser.add_argument(
+            "--format", action="append", choices=["torch", "onnx"], help="may be repeated; default: both"
+        )
+    elif command == "calibrate":
+        parser.add_argument(
+            "--false-alarm-rate", type=float, default=0.05, metavar="RATE", help="wanted rate, 0 to 1 (default 0.05)"
+        )
+    elif command == "data_make":
+        parser.add_argument("--split", default="test", help="which split of the generator (default test)")
+        parser.add_argument("--pictures", type=int, default=40, help="pictures per category (default 40)")
+    elif command == "data_check":
+        parser.add_argument("--layout", help="name of the layout, such as mvtec or visa; default: guessed")
+
+
+def _load(checkpoint: str, device: str, options: Any, overrides: dict[str, Any]) -> CranePredictor:
+    from mmattn.vision.crane.predictor import CranePredictor
+
+    return CranePredictor.from_pretrained(checkpoint, device=device, options=options, **overrides)
+
+
+def _read_ahead(path: Path) -> Any:
+    """Decodes a picture in a worker thread; a video is read while it is scored."""
+    from mmattn.media.image import read_image
+    from mmattn.media.video import is_video
+    from mmattn.vision.crane.predictor import Picture
+
+    return path if is_video(path) else Picture(read_image(path), str(path.resolve()))
+
+
+def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
+    from mmattn.viz.gallery import GalleryItem, write_gallery
+
+    items = [
+        GalleryItem(
+            title=Path(record["input"]).name,
+            score=record["score"],
+            label=record["label"],
+            pictures=_pictures(record["outputs"]),
+            details={key: record[key] for key in ("map_max", "area_above_threshold", "worst_seconds") if key in record},
+        )
+        for record in records
+    ]
+    failed = output / "errors.jsonl"
+    errors = [json.loads(line) for line in failed.read_text().splitlines()] if failed.exists() else []
+    items += [GalleryItem(title=Path(e["input"]).name, error=f"{e['error']} {e['hint']}".strip()) for e in errors]
+    write_gallery(output / "index.html", items, title="Crane: what looks damaged", threshold=threshold, note=NOTE)
+
+
+def _pictures(outputs: Sequence[str]) -> dict[str, str]:
+    """The outputs a card shows, the untouched picture first and its overlay second."""
+    kinds = {"picture": ".picture.jpg", "overlay": ".overlay.png", "video": ".overlay.mp4", "curve": ".curve.png"}
+    return {kind: path for kind, ending in kinds.items() for path in outputs if path.endswith(ending)}
