@@ -175,13 +175,10 @@ def _quiet_open_clip() -> Iterator[None]:
 
 
 def _check_architecture(clip: nn.Module, config: CraneConfig) -> None:
-    visual = clip.visual
+    visual: Any = clip.visual
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
-    if (
-        blocks is None
-        or not hasattr(visual, "class_embedding")
-        or not isinstance(blocks[0].attn, nn.MultiheadAttention)
-    ):
+    is_plain = blocks is not None and isinstance(blocks[0].attn, nn.MultiheadAttention)
+    if not is_plain or not hasattr(visual, "class_embedding"):
         raise InputError(
             f"Crane needs a CLIP whose vision tower is a plain ViT with a class token; {config.clip_model!r} is not.",
             "Use ViT-L-14-336-quickgelu or another ViT-*-quickgelu.",

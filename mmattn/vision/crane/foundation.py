@@ -33,7 +33,7 @@ class Foundation(Protocol):
 
 
 def to_imagenet(images: Tensor) -> Tensor:
-    """Returns CLIP-normalised images (B, 3, H, W) with ImageNet's normalisation, clamped to displayable colours between.
+    """Returns CLIP-normalised images (B, 3, H, W) with ImageNet's normalisation; colours are clamped to [0, 1] between.
 
     >>> to_imagenet(torch.zeros(1, 3, 1, 1)).flatten().tolist()[0]  # (0.4815 - 0.485) / 0.229
     -0.0154...
@@ -105,7 +105,7 @@ def build_foundation(config: CraneConfig, *, pretrained: bool = False) -> Founda
     return TimmFoundation(vit.eval())
 
 
-def _load_file(vit: nn.Module, file: Path) -> None:
+def _load_file(vit: Any, file: Path) -> None:
     """Loads a timm or original DINO file; positions are resampled to the size of the model."""
     if not file.is_file():
         raise WeightsUnavailableError(f"The foundation weights '{file}' do not exist.", "Check the path.")

@@ -76,8 +76,8 @@ class PromptLearner(nn.Module):
 
         Args:
             token_embedding: Table of the text tower.
-            image_features: (B, E), normalised here, that condition the prompts; None gives B = 1 static prompts. Whether
-                to condition is the caller's choice, see :meth:`draw_conditioning`.
+            image_features: (B, E), normalised here, that condition the prompts; None gives static prompts with B = 1.
+                Whether to condition is the caller's choice, see :meth:`draw_conditioning`.
         """
         ids = self.token_ids[:, None]
         words = token_embedding(ids)

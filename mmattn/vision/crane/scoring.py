@@ -109,7 +109,6 @@ def score_features(
         interpolation: How patches become pixels.
     """
     logits = [patch_logits(patches, text, config.tau_pixel) for patches in vision.patch_features]
-    # softmax([a, b])[1] = sigmoid(b - a)
     differences = [pair[..., 1] - pair[..., 0] for pair in logits]
     size = config.image_size
     if config.soft_mean:
@@ -141,8 +140,8 @@ def smooth_maps(maps: Tensor, sigma: float, *, truncate: float = 4.0) -> Tensor:
     """Returns maps (B, H, W) convolved with a Gaussian, as ``scipy.ndimage.gaussian_filter`` does by default.
 
     The kernel ends at ``truncate`` standard deviations, and the picture continues mirrored with the edge pixel
-    repeated. Smoothing along an axis is a matrix product, so any size and any sigma work; ``sigma <= 0`` changes nothing.
-    Time O(B H W (H + W)).
+    repeated. Smoothing along an axis is a matrix product, so any size and any sigma work; ``sigma <= 0``
+    changes nothing. Time O(B H W (H + W)).
     """
     if sigma <= 0:
         return maps
