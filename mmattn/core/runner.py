@@ -16,9 +16,9 @@ import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
-from mmattn.core.errors import InputError, MmattnError, OutputError, describe
+from mmattn.core.errors import MmattnError, OutputError, describe
 from mmattn.core.inputs import InputItem, expand_inputs
 from mmattn.core.journal import Journal, Plan
 from mmattn.core.predictor import Predictor, Result
@@ -107,9 +107,9 @@ def run_batch(
             state = "finished"
         except KeyboardInterrupt:
             state = "interrupted"
-        except BaseException:
-            # The disk may be full; the journal of finished items needs no run.json to be right.
-            with suppress(OSError):
+        except OutputError:
+            # What is finished is known without run.json, so a full disk may keep it from being renewed.
+            with suppress(OutputError):
                 journal.end(plan, "failed")
             raise
         journal.end(plan, state)
@@ -168,7 +168,8 @@ class Run:
         """Predicts and saves everything on the plan."""
         size, skipped = self.request.batch_size, len(self.plan.items) - len(self.plan.todo)
         batches = read_ahead(self.plan.todo, self.read, batch_size=size, workers=self.request.workers)
-        with tqdm(total=len(self.plan.items), initial=skipped, unit="item", file=sys.stderr) as bar:
+        bar = tqdm(total=len(self.plan.items), initial=skipped, unit="item", file=sys.stderr)
+        with bar, closing(batches):
             for batch in batches:
                 for loaded in batch:
                     if loaded.error is not None:
@@ -245,7 +246,7 @@ class Run:
 
 def read_ahead(
     items: Sequence[InputItem], read: Callable[[Path], Any], *, batch_size: int, workers: int
-) -> Iterator[list[Loaded]]:
+) -> Generator[list[Loaded], None, None]:
     """Yields the items in batches, in order, while threads read the next ones.
 
     At most ``batch_size + workers`` items are held besides the batch that was yielded.
