@@ -19,7 +19,8 @@ by these names, ``Name`` being the capitalised system name:
     ``infer(request: InferRequest) -> int``: calls :func:`mmattn.core.runner.run_batch`.
     ``convert(args) -> int``: ``args.file: Path``, ``args.output: Path``.
     ``export(args) -> int``: ``args.checkpoint: str``, ``args.output: Path``.
-    ``calibrate(args) -> int``: ``args.folder: Path``, ``args.checkpoint``, ``args.device``, ``args.output: Path | None``.
+    ``calibrate(args) -> int``: ``args.folder: Path``, ``args.checkpoint: str``, ``args.device: str``,
+    ``args.output: Path | None``.
     ``data_make(args) -> int``: ``args.path: Path``, ``args.seed: int``.
     ``data_check(args) -> int``: ``args.path: Path``.
     ``add_arguments(command, parser) -> None``: optional; adds the system's own flags to one of ``"convert"``,
@@ -27,3 +28,124 @@ by these names, ``Name`` being the capitalised system name:
 
 In :mod:`mmattn.ui`, ``ui.<system>.build_app(predictors)`` takes a mapping of names to predictors.
 """
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from mmattn import __version__
+from mmattn.core.errors import MissingExtraError, MmattnError, describe
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "infer": ("infer", "run a system over files and folders"),
+    "app": ("app", "use a system in the browser"),
+    "fit": ("train", "train"),
+    "validate": ("train", "measure on validation data"),
+    "test": ("train", "measure on test data"),
+    "predict": ("train", "predict on a data module"),
+    "bench": ("bench", "measure speed against the straightforward form"),
+    "convert": ("convert", "turn released weights into a checkpoint"),
+    "export": ("export", "export a model for other runtimes"),
+    "calibrate": ("calibrate", "find a threshold for your own data"),
+    "data": ("data", "make the generated dataset, or check a real one"),
+    "info": ("info", "show versions, devices, backends and embedded models"),
+}
+"""Command -> module of :mod:`mmattn.commands`, one line of help."""
+
+EXAMPLES = """examples:
+  mmattn infer crane photos/ --output results
+  mmattn app crane
+  mmattn fit --config crane/embedded
+"""
+EXTRAS = {
+    "lightning": "train", "jsonargparse": "train", "torchmetrics": "train", "matplotlib": "train", "timm": "vision",
+    "open_clip": "vision", "cv2": "vision", "scipy": "vision", "av": "video", "decord": "video", "gradio": "apps",
+    "onnx": "export", "onnxruntime": "export", "onnxscript": "export",
+}  # fmt: skip
+"""Import name of an optional package -> extra of mmattn that brings it."""
+
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code; ``argv`` defaults to the process's arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    if debug:
+        logging.getLogger("mmattn").setLevel(logging.DEBUG)
+    command = words[0] if words else "the command"
+    try:
+        return dispatch(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_USAGE if stop.code else 0
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (as in "| head"); what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        return report(MissingExtraError(missing, EXTRAS[missing], f"'mmattn {command}'"), debug)
+    except (MmattnError, OSError, ValueError) as error:
+        return report(error, debug)
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Imports the module of the command and runs it."""
+    if not words or words[0].startswith("-"):
+        parser = build_parser()
+        parser.parse_args(list(words))
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    command, rest = words[0], list(words[1:])
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise MmattnError(f"There is no command {command!r}.", f"Commands: {', '.join(COMMANDS)}.{guess}")
+    module = COMMANDS[command][0]
+    run: Callable[[Sequence[str]], int] = import_module(f"mmattn.commands.{module}").main
+    return run([command, *rest] if module == "train" else rest)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser behind ``mmattn --help``."""
+    table = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="mmattn",
+        usage="mmattn COMMAND ... [--debug]",
+        description="Attention-based multimodal systems: train, run, serve.",
+        epilog=f"commands ('mmattn COMMAND --help' tells more):\n{table}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mmattn {__version__}")
+    parser.add_argument("--debug", action="store_true", help="with any command: show the traceback of an error")
+    return parser
+
+
+def report(error: Exception, debug: bool) -> int:
+    """Prints an error as one message, with its traceback on request, and returns the exit code for usage."""
+    if debug:
+        traceback.print_exception(error)
+    message, hint = describe(error)
+    if isinstance(error, OSError) and not isinstance(error, MmattnError) and error.filename is not None:
+        message = f"{error.strerror}: '{error.filename}'"
+    if not isinstance(error, MmattnError) and not hint and not debug:
+        hint = "The same command with --debug shows where this comes from."
+    sys.stderr.write(f"mmattn: error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
+    return EXIT_USAGE

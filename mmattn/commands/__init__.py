@@ -1,0 +1,1 @@
+"""The sub-commands of ``mmattn``, one module each with ``main(argv) -> int``; heavy imports happen inside functions."""

@@ -1,0 +1,96 @@
+"""Finds a system's parts by name; what a system provides is written down in :mod:`mmattn.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from mmattn.core.errors import InputError
+
+__all__ = ["SYSTEMS", "class_of", "command_of", "parser_for", "part_of", "take_system"]
+
+SYSTEMS: dict[str, str] = {"crane": "mmattn.vision.crane"}
+"""Package of every system that exists."""
+
+
+def part_of(system: str, part: str) -> ModuleType:
+    """Imports ``<package of system>.<part>``.
+
+    Raises:
+        InputError: If there is no such system, or it has no such part.
+    """
+    if system not in SYSTEMS:
+        raise unknown_system(system)
+    name = f"{SYSTEMS[system]}.{part}"
+    if find_spec(name) is None:
+        raise InputError(f"System {system!r} has no {part} module in this version.", f"Expected {name}.")
+    return import_module(name)
+
+
+def class_of(system: str, part: str, suffix: str) -> Any:
+    """Returns a class by the naming rule: ``class_of("crane", "config", "InferOptions")`` is ``CraneInferOptions``."""
+    return getattr(part_of(system, part), f"{system.capitalize()}{suffix}")
+
+
+def command_of(system: str, command: str) -> Callable[[Any], int]:
+    """Returns the system's function for a command.
+
+    Raises:
+        InputError: If the system has none.
+    """
+    function: Callable[[Any], int] | None = getattr(part_of(system, "commands"), command, None)
+    if function is None:
+        able = [name for name in SYSTEMS if hasattr(part_of(name, "commands"), command)]
+        words = command.replace("_", " ")
+        raise InputError(f"System {system!r} has no command '{words}'.", f"Systems that have it: {', '.join(able)}.")
+    return function
+
+
+def unknown_system(name: str) -> InputError:
+    """Returns the error that lists the systems that exist."""
+    near = get_close_matches(name, SYSTEMS, n=1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return InputError(f"There is no system {name!r}.", f"Systems: {', '.join(SYSTEMS)}.{guess}")
+
+
+def parser_for(command: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Returns the empty parser of ``mmattn <command>``; every one ends its help with an example."""
+    return argparse.ArgumentParser(
+        prog=f"mmattn {command}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def take_system(argv: Sequence[str], command: str, rest: str, description: str, example: str) -> tuple[str, list[str]]:
+    """Splits off the system, which comes first because the flags that follow depend on it.
+
+    Args:
+        argv: Arguments after the command.
+        command: The command, for messages.
+        rest: What follows the system, for the usage line.
+        description: What the command does.
+        example: A command line to show.
+
+    Raises:
+        InputError: If the first argument is no system.
+        SystemExit: After help, or with code 2 after the usage line when there is no argument.
+    """
+    if not argv or argv[0].startswith("-"):
+        parser = parser_for(command, description, example)
+        parser.usage = f"mmattn {command} SYSTEM {rest}"
+        parser.add_argument("system", metavar="SYSTEM", choices=SYSTEMS, help=", ".join(SYSTEMS))
+        parser.epilog = f"all flags of a system:\n  mmattn {command} {next(iter(SYSTEMS))} --help\n\n{parser.epilog}"
+        if argv and argv[0] in ("-h", "--help"):
+            parser.parse_args(["--help"])
+        parser.error(f"the first argument must be a system: {', '.join(SYSTEMS)}")
+    if argv[0] not in SYSTEMS:
+        raise unknown_system(argv[0])
+    return argv[0], list(argv[1:])
