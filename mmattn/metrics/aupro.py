@@ -101,9 +101,9 @@ def aupro_exact(maps: Arrays, masks: Arrays, *, fpr_limit: float = 0.3, curve: R
     at_threshold = np.bincount(np.searchsorted(curve.thresholds, scores), weights, minlength=len(curve.thresholds))
     pro = np.cumsum(at_threshold[::-1])
     # Between two scores of anomalous pixels only the FPR moves: each threshold gives a point before and one after it.
-    fpr = np.stack([curve.false_positives_above, curve.false_positives], axis=1)[::-1] / curve.num_negatives
-    pros = np.stack([np.concatenate([[0.0], pro[:-1]]), pro], axis=1)
-    return _area_to(np.append(fpr, 1.0), np.append(pros, 1.0), fpr_limit)
+    fpr = np.stack([curve.false_positives_above, curve.false_positives], axis=1)[::-1].ravel() / curve.num_negatives
+    pros = np.stack([np.append(0.0, pro[:-1]), pro], axis=1).ravel()
+    return _area_to(np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], pros, [1.0]]), fpr_limit)
 
 
 def aupro_quantile(maps: Arrays, masks: Arrays, *, steps: int = 200, fpr_limit: float = 0.3) -> float:
