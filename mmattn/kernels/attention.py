@@ -1,0 +1,144 @@
+"""``attention``: softmax attention under a block mask, with its log-sum-exp, on the fastest backend that fits."""
+
+from functools import lru_cache
+from importlib import import_module
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels.backends.resolve import Backend, resolve
+from mmattn.kernels.block_index import BlockIndex
+
+__all__ = ["attention"]
+
+# Backends that need no index for a mask without blocks and window.
+_DENSE = ("reference", "cpu")
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    blocks: BlockIndex | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: Literal[False] = False,
+    backend: Backend = "auto",
+) -> Tensor: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    blocks: BlockIndex | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: Literal[True],
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    blocks: BlockIndex | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Returns ``softmax(scale q k^T + mask) v``, and on request the log-sum-exp of every row.
+
+    Rows that attend nothing give ``out = 0``, ``lse = -inf`` and zero gradients. Both outputs are differentiable with
+    respect to q, k and v. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored
+    (backend ``reference`` excepted).
+
+    Args:
+        q: ``(B, H, Tq, D)`` float64, float32, float16 or bfloat16.
+        k: ``(B, Hkv, Tk, D)``, H a multiple of Hkv; query head ``h`` reads key head ``h // (H / Hkv)``.
+        v: ``(B, Hkv, Tk, Dv)``.
+        blocks: the mask; it carries its own predicate, so ``causal`` and ``window`` must then be left out.
+        causal: key ``j`` is visible to query ``i`` if ``j <= i + Tk - Tq`` (bottom-right alignment).
+        window: key ``j`` is visible if ``i + Tk - Tq - j < window``.
+        scale: multiplies the scores, default ``1 / sqrt(D)``. A temperature per query multiplies q before the call.
+        return_lse: also return ``lse``.
+        backend: ``auto`` takes Triton on CUDA and the gather path on the CPU (``backends.resolve`` explains);
+            ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention.
+
+    Returns:
+        ``out (B, H, Tq, Dv)`` in the dtype of q, or ``(out, lse)`` with ``lse (B, H, Tq)``, natural logarithm, float32
+        (float64 for float64 inputs).
+
+    Raises:
+        ValueError: shapes, dtypes, devices or options do not fit; the message says what was given and expected.
+
+    Example:
+        >>> x = torch.eye(3)[None, None]
+        >>> attention(x, x, x, causal=True, scale=0.0)[0, 0, 1].tolist()
+        [0.5, 0.5, 0.0]
+    """
+    _check_tensors(q, k, v)
+    if blocks is not None and (causal or window is not None):
+        raise ValueError("blocks carry their own predicate: build it with causal/window instead of passing both")
+    if blocks is not None:
+        _check_blocks(q, k, blocks)
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1 token (the query's own position), got {window}")
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    chosen = resolve(q, backend)
+    module = import_module(f"mmattn.kernels.backends.{chosen.name}")
+    if blocks is None and window is None and chosen.name in _DENSE:
+        out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale)
+    else:
+        blocks = _built_in(q.shape[2], k.shape[2], causal, window, q.device) if blocks is None else blocks
+        out, lse = module.block_sparse_attention(q, k, v, blocks, scale=scale)
+    return (out, lse) if return_lse else out
+
+
+@lru_cache(maxsize=32)
+def _built_in(q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device) -> BlockIndex:
+    """Returns the index of a built-in mask; kept, so that all layers of a model share what is derived from it."""
+    return BlockIndex.all_blocks(q_len, k_len, causal=causal, window=window, device=device)
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if not q.ndim == k.ndim == v.ndim == 4:
+        raise ValueError(f"q, k, v must be (B, H, T, D), {shapes}")
+    if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
+        raise ValueError(f"q, k, v must share one floating dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    if not q.device == k.device == v.device:
+        raise ValueError(f"q, k, v must be on one device, got {q.device}, {k.device}, {v.device}")
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        raise ValueError(f"q, k, v must share the batch size, {shapes}")
+    if k.shape[1:3] != v.shape[1:3]:
+        raise ValueError(f"k and v must share heads and length, {shapes}")
+    if q.shape[3] != k.shape[3]:
+        raise ValueError(f"q and k must share the head dimension, {shapes}")
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(f"the number of query heads must be a multiple of that of key heads, {shapes}")
+
+
+def _check_blocks(q: Tensor, k: Tensor, blocks: BlockIndex) -> None:
+    if (blocks.q_len, blocks.k_len) != (q.shape[2], k.shape[2]):
+        raise ValueError(
+            f"blocks are for {blocks.q_len} queries and {blocks.k_len} keys, got {q.shape[2]} and {k.shape[2]}"
+        )
+    if blocks.batch_size not in (1, q.shape[0]) or blocks.index.shape[1] not in (1, q.shape[1]):
+        raise ValueError(
+            f"blocks are for batch {blocks.batch_size} and {blocks.index.shape[1]} heads (1 = shared), "
+            f"got batch {q.shape[0]} and {q.shape[1]} query heads"
+        )
+    if blocks.device != q.device:
+        raise ValueError(f"blocks are on {blocks.device}, q on {q.device}; move them with blocks.to(q.device)")

@@ -1,0 +1,253 @@
+"""``BlockIndex``: an attention mask as data, a list of key blocks per query block plus a predicate inside them.
+
+The layout is that of block-sparse kernels (FlexAttention's ``BlockMask``, FlashAttention's index lists): ``count`` and
+``index`` name the selected key blocks of every query block. What happens inside a block is described by plain fields
+(causal, window, sinks, documents, key padding, key spans), never by a callable, so that an index can be saved, moved,
+sliced, compared, cached across layers and drawn.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels import block_algebra, spans
+from mmattn.kernels.block_patterns import BlockPatterns
+
+__all__ = ["BlockIndex", "SplitBlocks", "TransposedBlocks"]
+
+
+T = TypeVar("T")
+
+
+class SplitBlocks(NamedTuple):
+    """Selected blocks in FlexAttention's layout: those that need the predicate, and those that do not.
+
+    ``*_num_blocks`` are int32 ``(B|1, H|1, nq)``, ``*_indices`` int32 ``(B|1, H|1, nq, m)``, ascending with a tail of
+    zeros. Blocks in which nothing is allowed are in neither list.
+    """
+
+    kv_num_blocks: Tensor
+    kv_indices: Tensor
+    full_kv_num_blocks: Tensor
+    full_kv_indices: Tensor
+
+
+class TransposedBlocks(NamedTuple):
+    """The query blocks that select each key block: int32 ``(B|1, H|1, nk)`` and ``(B|1, H|1, nk, m)``, ascending."""
+
+    q_num_blocks: Tensor
+    q_indices: Tensor
+
+
+if TYPE_CHECKING:
+
+    class _CausalField:
+        """On an instance whether the predicate is causal; on the class the constructor of causal masks."""
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Callable[..., "BlockIndex"]: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> bool: ...
+        def __get__(self, instance: object | None, owner: type) -> Any: ...
+        def __set__(self, instance: object, value: bool) -> None: ...
+
+
+class _DenseMember:
+    """``BlockIndex.dense(q_len, ...)`` builds a mask of all blocks, ``index.dense()`` expands an index to tokens."""
+
+    @overload
+    def __get__(self, instance: None, owner: type["BlockIndex"]) -> Callable[..., "BlockIndex"]: ...
+    @overload
+    def __get__(self, instance: "BlockIndex", owner: type["BlockIndex"]) -> Callable[[], Tensor]: ...
+    def __get__(self, instance: "BlockIndex | None", owner: type["BlockIndex"]) -> Any:
+        return owner.all_blocks if instance is None else instance.tokens
+
+
+@dataclass(frozen=True, eq=False)
+class BlockIndex(BlockPatterns):
+    """A block-sparse attention mask.
+
+    Query ``i`` may attend key ``j`` if all of these hold:
+
+    - key block ``j // k_block`` is listed for query block ``i // q_block``;
+    - ``j <= p`` if ``causal``, where ``p = i + k_len - q_len`` (bottom-right alignment);
+    - ``p - j < window`` or ``j < sinks`` if there is a window;
+    - ``i`` and ``j`` are in the same document if ``cu_q`` and ``cu_k`` are given; positions, alignment and sinks then
+      count inside the document;
+    - ``j`` lies in one of the query's key ``spans`` if they are given;
+    - ``k_valid[b, j]`` if key padding is given.
+
+    Ids are sorted and deduplicated at construction: an index is a set, no key is counted twice.
+
+    Args:
+        count: int32 ``(B|1, H|1, nq)``, number of selected key blocks per query block.
+        index: int32 ``(B|1, H|1, nq, kmax)``, ids of the selected key blocks; entries after ``count`` are ignored.
+        q_block: queries per block, any positive integer (GPU kernels need multiples of 16).
+        k_block: keys per block.
+        q_len: number of queries; the last block may be short, ``nq = ceil(q_len / q_block)``.
+        k_len: number of keys.
+        causal: see above.
+        window: see above; None is no window.
+        sinks: number of first keys that a window never hides.
+        cu_q: int32 ``(n + 1,)`` cumulative document lengths of the queries, ``0 .. q_len``.
+        cu_k: the same for the keys.
+        k_valid: bool ``(B, k_len)``, True where a key is no padding.
+        spans: int64 ``(S, q_len, 2)``, half-open key intervals per query. They express what positions can not:
+            scales, rectangles, unions of different predicates.
+
+    Raises:
+        ValueError: shapes, dtypes or ids do not fit; the message names the field.
+
+    Example:
+        >>> index = BlockIndex.sliding_window(2, 6, q_block=2, k_block=2)
+        >>> index.count.flatten().tolist(), index.index[0, 0, 2].tolist()
+        ([1, 2, 2], [1, 2])
+        >>> index.dense()[0, 0].int().sum(-1).tolist()
+        [1, 2, 2, 2, 2, 2]
+    """
+
+    count: Tensor
+    index: Tensor
+    q_block: int
+    k_block: int
+    q_len: int
+    k_len: int
+    # The factory leaves no class attribute behind, so that ``BlockIndex.causal`` finds the constructor.
+    causal: "_CausalField" = field(default_factory=bool)  # type: ignore[assignment]
+    window: int | None = None
+    sinks: int = 0
+    cu_q: Tensor | None = None
+    cu_k: Tensor | None = None
+    k_valid: Tensor | None = None
+    spans: Tensor | None = None
+
+    dense = _DenseMember()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Checks the fields and brings the ids into normal form."""
+        block_algebra.check_fields(self)
+        count, index = block_algebra.normalise_ids(self.count, self.index, self.num_k_blocks)
+        object.__setattr__(self, "count", count)
+        object.__setattr__(self, "index", index)
+        for name in ("cu_q", "cu_k"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, getattr(self, name).to(self.device, torch.int32))
+        if self.spans is not None:
+            object.__setattr__(self, "spans", spans.normalise(self.spans.to(self.device)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.index.device
+
+    @property
+    def num_q_blocks(self) -> int:
+        """Number of query blocks, the last one possibly short."""
+        return -(-self.q_len // self.q_block)
+
+    @property
+    def num_k_blocks(self) -> int:
+        """Number of key blocks, the last one possibly short."""
+        return -(-self.k_len // self.k_block)
+
+    @property
+    def batch_size(self) -> int:
+        """Batch size of the mask: 1 if it is shared by the batch."""
+        return max(self.index.shape[0], 1 if self.k_valid is None else self.k_valid.shape[0])
+
+    @cached_property
+    def row_spans(self) -> Tensor:
+        """Normal key spans of every query, int64 ``(S, q_len, 2)``: the predicate without blocks and padding."""
+        positional = spans.positional_spans(
+            self.q_len, self.k_len, causal=self.causal, window=self.window, sinks=self.sinks,
+            cu_q=self.cu_q, cu_k=self.cu_k, device=self.device,
+        )  # fmt: skip
+        return positional if self.spans is None else spans.intersect(positional, self.spans)
+
+    @cached_property
+    def _derived(self) -> dict[Hashable, Any]:
+        return {}
+
+    def derived(self, key: Hashable, build: Callable[[], T]) -> T:
+        """Returns ``build()``, computed once per key and kept with the index: for what backends derive from it."""
+        if key not in self._derived:
+            self._derived[key] = build()
+        return cast("T", self._derived[key])
+
+    @cached_property
+    def split(self) -> SplitBlocks:
+        """Selected blocks split into partial and full ones (derived once, then cached)."""
+        return SplitBlocks(*block_algebra.split_blocks(self))
+
+    @cached_property
+    def transposed(self) -> TransposedBlocks:
+        """Query blocks of every key block (derived once, then cached)."""
+        return TransposedBlocks(*block_algebra.transpose_blocks(self.mask()))
+
+    def transpose(self) -> TransposedBlocks:
+        """Returns the query blocks that select each key block: the order in which k and v gradients are summed."""
+        return self.transposed
+
+    def mask(self) -> Tensor:
+        """Returns the selected blocks as bool ``(B|1, H|1, nq, nk)``."""
+        return block_algebra.ids_to_mask(self.count, self.index, self.num_k_blocks)
+
+    def tokens(self) -> Tensor:
+        """Returns the whole mask as bool ``(B|1, H|1, q_len, k_len)``; O(q_len * k_len), for tests and small inputs."""
+        blocks = self.mask().repeat_interleave(self.q_block, dim=-2)[..., : self.q_len, :]
+        blocks = blocks.repeat_interleave(self.k_block, dim=-1)[..., : self.k_len]
+        result = blocks & spans.allowed(self.row_spans, torch.arange(self.k_len, device=self.device))
+        return result if self.k_valid is None else result & self.k_valid[:, None, None, :]
+
+    def density(self) -> float:
+        """Returns the fraction of all (query block, key block) pairs that is selected, over batch and heads."""
+        pairs = self.count.numel() * self.num_k_blocks
+        return float(self.count.sum()) / pairs if pairs else 0.0
+
+    def to(self, device: torch.device | str) -> "BlockIndex":
+        """Returns the index with its tensors on another device."""
+        values = self.state_dict().items()
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the fields that are set, by name: tensors and plain numbers, ready to be saved."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Returns the fields that are set as a dictionary of tensors, for example for a safetensors file."""
+        return {
+            name: value.contiguous() if isinstance(value, Tensor) else torch.tensor(int(value))
+            for name, value in self.state_dict().items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "BlockIndex":
+        """Returns the index that ``to_tensors`` described."""
+        numbers = ("q_block", "k_block", "q_len", "k_len", "window", "sinks")
+        values: dict[str, Any] = dict(tensors)
+        values.update({name: int(tensors[name]) for name in numbers if name in tensors})
+        return cls(**{**values, "causal": bool(tensors["causal"])})
+
+    def __or__(self, other: "BlockIndex") -> "BlockIndex":
+        """Returns the index that allows what either allows."""
+        return block_algebra.union(self, other)
+
+    def __and__(self, other: "BlockIndex") -> "BlockIndex":
+        """Returns the index that allows what both allow."""
+        return block_algebra.intersection(self, other)
+
+    def __getitem__(self, key: int | slice | tuple[int | slice, int | slice]) -> "BlockIndex":
+        """Returns the index of some batch items, or of some batch items and heads; both dimensions stay."""
+        batch, head = key if isinstance(key, tuple) else (key, slice(None))
+        return block_algebra.take(self, batch, head)
+
+    def __eq__(self, other: object) -> bool:
+        """Same fields with the same values; two masks with the same tokens may differ in their fields."""
+        return isinstance(other, BlockIndex) and block_algebra.same_fields(self.state_dict(), other.state_dict())

@@ -1,0 +1,236 @@
+"""The mask zoo: constructors of ``BlockIndex``, from plain causal to BlockRank and the scales of VAR.
+
+Patterns follow LongCA-bench (arXiv 2510.17896), FlexPrefill (arXiv 2502.20766, flattened ids), BlockRank
+(arXiv 2510.05396) and VAR (arXiv 2404.02905).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels import block_algebra
+from mmattn.kernels.spans import slice_spans
+
+if TYPE_CHECKING:
+    from mmattn.kernels.block_index import BlockIndex
+
+__all__ = ["BlockPatterns"]
+
+_BLOCK = 128
+
+
+class BlockPatterns:
+    """Constructors, inherited by ``BlockIndex``. Lengths are tokens; ``k_len`` defaults to ``q_len``."""
+
+    @classmethod
+    def from_mask(
+        cls,
+        mask: Tensor,
+        q_len: int | None = None,
+        k_len: int | None = None,
+        *,
+        q_block: int = _BLOCK,
+        k_block: int = _BLOCK,
+        **predicate: Any,
+    ) -> "BlockIndex":
+        """Returns the index of a boolean block mask.
+
+        Args:
+            mask: bool ``(nq, nk)``, ``(H, nq, nk)`` or ``(B, H, nq, nk)``, True where the block is selected.
+            q_len: number of queries, default ``nq * q_block``.
+            k_len: number of keys, default ``nk * k_block``.
+            q_block: queries per block.
+            k_block: keys per block.
+            **predicate: further ``BlockIndex`` fields: causal, window, sinks, cu_q, cu_k, k_valid, spans.
+
+        Raises:
+            ValueError: the mask is not boolean, or its shape does not fit the lengths.
+        """
+        if mask.dtype != torch.bool or not 2 <= mask.ndim <= 4:
+            raise ValueError(
+                f"mask must be bool (nq, nk), (H, nq, nk) or (B, H, nq, nk), got {mask.dtype} {mask.shape}"
+            )
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+        q_len = mask.shape[-2] * q_block if q_len is None else q_len
+        k_len = mask.shape[-1] * k_block if k_len is None else k_len
+        if mask.shape[-1] != -(-k_len // k_block):
+            raise ValueError(
+                f"{k_len} keys in blocks of {k_block} make {-(-k_len // k_block)} blocks, mask has {mask.shape[-1]}"
+            )
+        count, index = block_algebra.mask_to_ids(mask)
+        build = cast("type[BlockIndex]", cls)
+        return build(count, index, q_block, k_block, q_len, k_len, **predicate)
+
+    @classmethod
+    def all_blocks(
+        cls,
+        q_len: int,
+        k_len: int | None = None,
+        *,
+        q_block: int = _BLOCK,
+        k_block: int = _BLOCK,
+        device: torch.device | str | None = None,
+        **predicate: Any,
+    ) -> "BlockIndex":
+        """Returns the index of all blocks in which the predicate allows anything; also ``BlockIndex.dense``."""
+        k_len = q_len if k_len is None else k_len
+        shape = (-(-q_len // q_block), -(-k_len // k_block))
+        mask = torch.ones(shape, dtype=torch.bool, device=device)
+        every = cls.from_mask(mask, q_len, k_len, q_block=q_block, k_block=k_block, **predicate)
+        return _without_empty_blocks(every) if predicate else every
+
+    @classmethod
+    def causal(cls, q_len: int, k_len: int | None = None, **options: Any) -> "BlockIndex":
+        """Returns the causal mask, bottom-right aligned; ``options`` are those of ``all_blocks``."""
+        return cls.all_blocks(q_len, k_len, causal=True, **options)
+
+    @classmethod
+    def sliding_window(
+        cls, window: int, q_len: int, k_len: int | None = None, *, sinks: int = 0, causal: bool = True, **options: Any
+    ) -> "BlockIndex":
+        """Returns the mask of the last ``window`` keys (the query's own included) and the first ``sinks`` keys.
+
+        With ``causal=False`` the window limits the past only: later keys stay visible.
+        """
+        return cls.all_blocks(q_len, k_len, causal=causal, window=window, sinks=sinks, **options)
+
+    @classmethod
+    def documents(
+        cls, cu_q: Tensor, cu_k: Tensor | None = None, *, causal: bool = True, **options: Any
+    ) -> "BlockIndex":
+        """Returns the mask of packed documents that do not see each other.
+
+        Args:
+            cu_q: ``(n + 1,)`` cumulative lengths ``0 .. q_len``.
+            cu_k: the same for the keys, default ``cu_q``.
+            causal: causal inside each document, bottom-right aligned there.
+            **options: those of ``all_blocks``, for example a window.
+        """
+        cu_k = cu_q if cu_k is None else cu_k
+        options = {"device": cu_q.device, **options}
+        return cls.all_blocks(int(cu_q[-1]), int(cu_k[-1]), causal=causal, cu_q=cu_q, cu_k=cu_k, **options)
+
+    @classmethod
+    def from_flat(
+        cls,
+        flat: Tensor | Sequence[Tensor | Sequence[int]],
+        q_len: int,
+        k_len: int | None = None,
+        *,
+        q_block: int = _BLOCK,
+        k_block: int = _BLOCK,
+        causal: bool = True,
+        **predicate: Any,
+    ) -> "BlockIndex":
+        """Returns the index of flattened block ids ``row * nk + column``, one list per head.
+
+        Args:
+            flat: ``(H, L)`` or ``(B, H, L)`` ids, padded with negative numbers; or a list of id lists, one per head.
+            q_len: number of queries.
+            k_len: number of keys, default ``q_len``.
+            q_block: queries per block.
+            k_block: keys per block.
+            causal: in-block predicate.
+            **predicate: further fields.
+
+        Raises:
+            ValueError: an id is not below ``nq * nk``.
+        """
+        k_len = q_len if k_len is None else k_len
+        num_q, num_k = -(-q_len // q_block), -(-k_len // k_block)
+        if not isinstance(flat, Tensor):
+            lists = [torch.as_tensor(ids, dtype=torch.int64) for ids in flat]
+            flat = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
+        ids = flat.long().reshape(-1, *flat.shape[-2:])
+        if ids.numel() and int(ids.max()) >= num_q * num_k:
+            raise ValueError(f"flattened ids must be below {num_q} * {num_k} blocks, got {int(ids.max())}")
+        mask = torch.zeros(*ids.shape[:2], num_q * num_k + 1, dtype=torch.bool, device=ids.device)
+        mask.scatter_(-1, torch.where(ids < 0, num_q * num_k, ids), True)
+        mask = mask[..., :-1].unflatten(-1, (num_q, num_k))
+        return cls.from_mask(mask, q_len, k_len, q_block=q_block, k_block=k_block, causal=causal, **predicate)
+
+    @classmethod
+    def from_slices(
+        cls,
+        q_ranges: Tensor,
+        k_ranges: Tensor,
+        types: Tensor,
+        q_len: int | None = None,
+        k_len: int | None = None,
+        **options: Any,
+    ) -> "BlockIndex":
+        """Returns the union of typed rectangles.
+
+        Args:
+            q_ranges: ``(n, 2)`` half-open query ranges.
+            k_ranges: ``(n, 2)`` half-open key ranges.
+            types: ``(n,)``; 0 full, 1 causal (bottom-right aligned in its rectangle), 2 inverse causal (top-left
+                aligned), 3 both.
+            q_len: number of queries, default the largest range end.
+            k_len: number of keys, default the largest range end.
+            **options: those of ``all_blocks``.
+
+        Raises:
+            ValueError: shapes differ, or a type is not known.
+        """
+        if q_ranges.shape != k_ranges.shape or q_ranges.shape != (len(types), 2):
+            raise ValueError(f"ranges must be (n, 2) for n types, got {tuple(q_ranges.shape)}, {tuple(k_ranges.shape)}")
+        if not bool(((types >= 0) & (types <= 3)).all()):
+            raise ValueError(f"slice types must be 0 (full), 1 (causal), 2 (inverse) or 3 (both), got {types.tolist()}")
+        q_len = int(q_ranges.max()) if q_len is None else q_len
+        k_len = int(k_ranges.max()) if k_len is None else k_len
+        spans = slice_spans(q_ranges, k_ranges, types, q_len)
+        return cls.all_blocks(q_len, k_len, spans=spans, **{"device": q_ranges.device, **options})
+
+    @classmethod
+    def blockrank(cls, num_blocks: int, block_len: int, valid: Tensor | None = None) -> "BlockIndex":
+        """Returns BlockRank's mask over ``num_blocks`` blocks of ``block_len`` tokens (arXiv 2510.05396, section 3).
+
+        Block 0 holds the instruction, the last one the query, the others documents. Every block is causal in itself;
+        documents also see the instruction, the last block sees everything before it.
+
+        Args:
+            num_blocks: M, at least 2.
+            block_len: tokens per block, padding included.
+            valid: bool ``(B, M, block_len)``, False at padding.
+        """
+        if num_blocks < 2:
+            raise ValueError(f"BlockRank needs an instruction and a query block, got {num_blocks} block")
+        device = None if valid is None else valid.device
+        mask = torch.eye(num_blocks, dtype=torch.bool, device=device)
+        mask[:, 0] = True
+        mask[-1] = True
+        k_valid = None if valid is None else valid.flatten(1)
+        return cls.from_mask(mask, q_block=block_len, k_block=block_len, causal=True, k_valid=k_valid)
+
+    @classmethod
+    def scales(cls, lengths: Sequence[int], *, first: int = 0, **options: Any) -> "BlockIndex":
+        """Returns VAR's mask: a token of a scale sees all tokens of its own and earlier scales (arXiv 2404.02905).
+
+        Args:
+            lengths: tokens per scale.
+            first: the queries are the tokens of scales ``first ..``, the keys those of all scales: the form for
+                generation with a cache.
+            **options: those of ``all_blocks``.
+        """
+        if not 0 <= first < len(lengths) or min(lengths) < 1:
+            raise ValueError(f"need scales of at least 1 token and 0 <= first < {len(lengths)}, got {lengths}, {first}")
+        sizes = torch.tensor(list(lengths), device=options.get("device"))
+        stop = sizes.cumsum(0).repeat_interleave(sizes)[int(sizes[:first].sum()) :]
+        spans = torch.stack([torch.zeros_like(stop), stop], dim=-1)[None]
+        return cls.all_blocks(len(stop), int(sizes.sum()), spans=spans, **options)
+
+
+def _without_empty_blocks(blocks: "BlockIndex") -> "BlockIndex":
+    """Returns the same mask without the blocks in which nothing is allowed."""
+    partial_count, partial, full_count, full = blocks.split
+    nk = blocks.num_k_blocks
+    mask = block_algebra.ids_to_mask(partial_count, partial, nk) | block_algebra.ids_to_mask(full_count, full, nk)
+    if mask.shape[0] > 1:
+        # Padding is per batch item, the selection stays shared.
+        mask = mask.any(dim=0, keepdim=True)
+    count, index = block_algebra.mask_to_ids(mask)
+    return replace(blocks, count=count, index=index)

@@ -1,0 +1,135 @@
+"""Key spans: for every query a union of half-open key intervals, the token-level half of a ``BlockIndex``.
+
+A span tensor is ``(S, Tq, 2)`` int64: query ``i`` may attend key ``j`` if ``spans[s, i, 0] <= j < spans[s, i, 1]`` for
+some ``s``. *Normal form*: the spans of a query are ascending, disjoint, not adjacent, and empty ones are ``(0, 0)`` and
+come last. Causal, window, sink, document, scale and rectangle masks are all a few spans per query, so they cost O(T)
+memory instead of the O(T^2) of a boolean mask.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["allowed", "block_areas", "intersect", "normalise", "positional_spans", "slice_spans"]
+
+
+def positional_spans(
+    q_len: int,
+    k_len: int,
+    *,
+    causal: bool,
+    window: int | None,
+    sinks: int,
+    cu_q: Tensor | None,
+    cu_k: Tensor | None,
+    device: torch.device,
+) -> Tensor:
+    """Returns the normal spans of the positional predicate, ``(S, q_len, 2)``.
+
+    With aligned position ``p = i + offset`` (bottom-right alignment, inside the query's document if there are any) key
+    ``j`` is allowed if ``j <= p`` (causal) and (``p - j < window`` or ``j`` is one of the first ``sinks`` keys).
+    """
+    query = torch.arange(q_len, device=device)
+    if cu_q is not None and cu_k is not None:
+        starts_q, starts_k = cu_q.to(device, torch.int64), cu_k.to(device, torch.int64)
+        document = torch.searchsorted(starts_q, query, right=True) - 1
+        first, last = starts_k[document], starts_k[document + 1]
+        position = query - starts_q[document + 1] + last
+    else:
+        first, last = torch.zeros_like(query), torch.full_like(query, k_len)
+        position = query + (k_len - q_len)
+    stop = torch.minimum(last, position + 1) if causal else last
+    if window is None:
+        return normalise(torch.stack([first, stop], dim=-1)[None])
+    start = torch.maximum(first, position - window + 1)
+    sink_stop = torch.minimum(first + sinks, stop)
+    return normalise(torch.stack([torch.stack([first, sink_stop], dim=-1), torch.stack([start, stop], dim=-1)]))
+
+
+def slice_spans(q_ranges: Tensor, k_ranges: Tensor, types: Tensor, q_len: int) -> Tensor:
+    """Returns the normal spans of a union of typed rectangles, ``(S, q_len, 2)``.
+
+    Types (LongCA-bench, arXiv 2510.17896): 0 full, 1 causal (aligned to the bottom right corner of the rectangle),
+    2 inverse causal (aligned to the top left corner), 3 both.
+    """
+    query = torch.arange(q_len, device=q_ranges.device)
+    q_start, q_stop = q_ranges.long().unbind(-1)
+    k_start, k_stop = k_ranges.long().unbind(-1)
+    inside = (query >= q_start[:, None]) & (query < q_stop[:, None])
+    is_causal, is_inverse = ((types == 1) | (types == 3))[:, None], ((types == 2) | (types == 3))[:, None]
+    start = k_start[:, None] + torch.where(is_inverse, query - q_start[:, None], 0)
+    stop = k_stop[:, None] - torch.where(is_causal, q_stop[:, None] - 1 - query, 0)
+    start = torch.maximum(start, k_start[:, None])
+    return normalise(torch.stack([torch.where(inside, start, 0), torch.where(inside, stop, 0)], dim=-1))
+
+
+def normalise(spans: Tensor) -> Tensor:
+    """Returns the normal form of ``(S, Tq, 2)`` spans: same keys, as few spans as possible."""
+    spans = spans.long()
+    empty = spans[..., 1] <= spans[..., 0]
+    far = torch.iinfo(torch.int64).max
+    order = torch.where(empty, torch.full_like(spans[..., 0], far), spans[..., 0]).argsort(dim=0, stable=True)
+    spans = torch.where(empty[..., None], torch.zeros_like(spans), spans).gather(0, order[..., None].expand_as(spans))
+    merged = list(spans.unbind(0))
+    for s in range(1, len(merged)):
+        # Every span that touches its predecessor absorbs it; the predecessor becomes empty.
+        before, here = merged[s - 1], merged[s]
+        filled = here[:, 1] > here[:, 0]
+        touches = filled & (before[:, 1] > before[:, 0]) & (here[:, 0] <= before[:, 1])
+        joined = torch.stack([before[:, 0], torch.maximum(before[:, 1], here[:, 1])], dim=-1)
+        merged[s] = torch.where(touches[:, None], joined, here)
+        merged[s - 1] = torch.where(touches[:, None], torch.zeros_like(before), before)
+    spans = torch.stack(merged)
+    order = (spans[..., 1] <= spans[..., 0]).to(torch.int8).argsort(dim=0, stable=True)
+    spans = spans.gather(0, order[..., None].expand_as(spans))
+    used = int((spans[..., 1] > spans[..., 0]).sum(dim=0).max()) if spans.shape[1] else 0
+    return spans[: max(used, 1)].contiguous()
+
+
+def intersect(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the normal spans of the keys that two span tensors share."""
+    start = torch.maximum(left[:, None, :, 0], right[None, :, :, 0])
+    stop = torch.minimum(left[:, None, :, 1], right[None, :, :, 1])
+    return normalise(torch.stack([start, stop], dim=-1).flatten(0, 1))
+
+
+def allowed(spans: Tensor, keys: Tensor) -> Tensor:
+    """Returns which keys the queries may attend.
+
+    Args:
+        spans: ``(S, ..., 2)``, the spans of some queries.
+        keys: key positions that broadcast against ``(..., K)``.
+
+    Returns:
+        bool ``(..., K)``.
+    """
+    keys = keys.expand(*spans.shape[1:-1], keys.shape[-1])
+    result = torch.zeros(keys.shape, dtype=torch.bool, device=keys.device)
+    for span in spans:
+        result |= (keys >= span[..., :1]) & (keys < span[..., 1:])
+    return result
+
+
+def block_areas(spans: Tensor, index: Tensor, q_block: int, k_block: int, k_len: int) -> Tensor:
+    """Returns how many (query, key) pairs the spans allow inside selected blocks.
+
+    Args:
+        spans: normal ``(S, Tq, 2)``.
+        index: key-block ids ``(..., nq, kmax)``.
+        q_block: queries per block.
+        k_block: keys per block.
+        k_len: number of keys; the last block may be short.
+
+    Returns:
+        int64 like ``index``. Time and memory O(q_block) times the size of one block row of ``index``.
+    """
+    areas = torch.zeros(index.shape, dtype=torch.int64, device=index.device)
+    for row in range(index.shape[-2]):
+        rows = spans[:, row * q_block : (row + 1) * q_block]  # (S, q, 2)
+        start = index[..., row, :].long() * k_block
+        stop = (start + k_block).clamp(max=k_len)
+        total = torch.zeros_like(start)
+        for span in rows:
+            overlap = torch.minimum(stop[..., None], span[:, 1]) - torch.maximum(start[..., None], span[:, 0])
+            total += overlap.clamp(min=0).sum(dim=-1)
+        areas[..., row, :] = total
+    return areas
