@@ -11,7 +11,7 @@ from mmattn.commands.tools import add_model_arguments, add_own_arguments, check_
 __all__ = ["main"]
 
 DESCRIPTION = "Finds the system's threshold from a folder of your own normal examples."
-EXAMPLE = "mmattn calibrate crane photos/flawless --output calibration.json"
+EXAMPLE = "mmattn calibrate crane photos/flawless --output calibration"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     system, rest = take_system(argv, "calibrate", "FOLDER [options]", DESCRIPTION, EXAMPLE)
     parser = parser_for(f"calibrate {system}", DESCRIPTION, EXAMPLE.replace("crane", system))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="normal examples")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the result as JSON (default: print it)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for calibration.json")
     add_model_arguments(parser)
     add_own_arguments(system, "calibrate", parser)
     args = parser.parse_args(rest)

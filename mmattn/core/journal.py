@@ -317,7 +317,10 @@ def as_line(record: Mapping[str, Any]) -> str:
     Raises:
         ValueError: If a number is NaN or infinite, which JSON cannot say.
     """
-    return json.dumps(record, allow_nan=False) + "\n"
+    try:
+        return json.dumps(record, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError("the result has a number that is NaN or infinite") from error
 
 
 def append_line(file: Path, line: str) -> None:
