@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,12 @@ LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"sa
 
 DESCRIPTION = "Trains and tests. Example: mmattn fit --config crane/mvtec --data.init_args.train_root data/mvtec"
 
+EXPECTED_WARNINGS = (
+    r"Total length of `list` across ranks is zero",  # fit without validation data
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen backbones
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
+)
+
 CHECKPOINT_WORDS = ("best", "last", "hpc")
 """Words Lightning accepts for ``--ckpt_path`` besides paths and addresses."""
 
@@ -50,6 +57,8 @@ def cli_main(args: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 after one message on stderr, when an option, a file or the data cannot be used.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     try:
         build(args)
     except (MmattnError, MediaError, MisconfigurationException) as error:

@@ -1,0 +1,202 @@
+"""Training and testing of Crane's prompts with Lightning.
+
+Source: arXiv 2504.11055 and the public code AlirezaSalehy/Crane at commit 39181f9. CLIP and the foundation model stay
+frozen and in evaluation mode; Adam with betas (0.6, 0.999) moves the prompt tensors alone. In training the prompts are
+conditioned on each picture, patch probabilities become pixels by nearest neighbour, and image logits have a temperature
+of 0.01; in testing the prompts are static and the model is used as it is.
+
+Every epoch writes a checkpoint folder ``epoch_N`` into the run folder that ``mmattn infer crane --checkpoint`` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.errors import InputError
+from mmattn.core.resolver import resolve
+from mmattn.core.task import BaseTask
+from mmattn.vision.crane.config import CraneConfig
+from mmattn.vision.crane.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
+from mmattn.vision.crane.losses import CraneLosses, crane_loss
+from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.scoring import CraneOutput, Interpolation
+from mmattn.vision.crane.tower import VisionFeatures
+
+__all__ = ["CraneTask"]
+
+Batch = dict[str, Any]
+"""``img`` (B, 3, S, S) or cached features, ``mask`` (B, 1, S, S), ``label`` (B,), ``has_mask`` (B,) bool, ``path``."""
+
+
+class CraneTask(BaseTask):
+    """Trains and tests one Crane model.
+
+    Args:
+        config: The model; null takes the config of ``initial_checkpoint``, or else the published Crane.
+        overrides: Fields of the config to change, such as sigma; mostly for a config that comes from a checkpoint.
+        initial_checkpoint: Weights to start from: "embedded", a checkpoint folder or hf:repo[/folder][@revision].
+        pretrained: Load the CLIP and foundation weights that the config names; false leaves them random.
+        lr: Learning rate of Adam.
+        betas: Betas of Adam; 0.6 is the published first one.
+        interpolation: How patch probabilities become pixels in the training loss.
+        feature_cache: Folder where features of the frozen tower are kept, so that they are computed once per picture
+            and not once per epoch; null computes them every time. Needs training data without augmentation.
+    """
+
+    model: CraneModel
+
+    def __init__(
+        self,
+        config: CraneConfig | None = None,
+        overrides: dict[str, bool | int | float | str | None] | None = None,
+        initial_checkpoint: str | None = None,
+        pretrained: bool = True,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.6, 0.999),
+        interpolation: Interpolation = "nearest",
+        feature_cache: str | None = None,
+    ) -> None:
+        self.config = config
+        self.overrides = overrides or {}
+        self.initial_checkpoint = initial_checkpoint
+        self.pretrained = pretrained
+        self.lr = lr
+        self.betas = betas
+        self.interpolation: Interpolation = interpolation
+        self.feature_cache = feature_cache
+        super().__init__()
+
+    def configure_models(self) -> None:
+        """Builds the model and freezes all but the prompts."""
+        tensors = None
+        config = self.config
+        if self.initial_checkpoint is not None:
+            tensors, stored = load_checkpoint(resolve("crane", self.initial_checkpoint), "crane")
+            config = config or CraneConfig.from_dict(stored)
+        config = override(config or CraneConfig(), self.overrides)
+        self.model = CraneModel.from_config(config, pretrained=self.pretrained and config.clip_pretrained is not None)
+        if tensors is not None:
+            self.model.load_tensors(tensors)
+        self.model.requires_grad_(False)
+        self.model.prompt_learner.requires_grad_(True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Returns Adam over the prompt tensors."""
+        return torch.optim.Adam(self.model.prompt_learner.parameters(), lr=self.lr, betas=self.betas)
+
+    def train(self, mode: bool = True) -> CraneTask:
+        """Keeps the model in evaluation mode, which is how the published prompts were trained."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Puts the feature cache between the training data and its loader."""
+        if stage != "fit" or self.feature_cache is None:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, BaseDataModule):
+            raise InputError("feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null.")
+        data.wrap_train = self._cached
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Returns the loss of a batch of annotated pictures."""
+        condition = self.model.prompt_learner.draw_conditioning()
+        losses = self._losses(batch, condition=condition)
+        self._log_losses("train", losses, len(batch["label"]))
+        return losses.total
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Logs the losses with the prompts as they are used in testing."""
+        losses = self._losses(batch, condition=self.model.config.inference_context)
+        self._log_losses("val", losses, len(batch["label"]))
+
+    def predict_step(self, batch: Batch, batch_index: int) -> CraneOutput:
+        """Returns scores and maps."""
+        output: CraneOutput = self.model(batch["img"])
+        return output
+
+    def on_train_epoch_end(self) -> None:
+        """Writes the checkpoint folder of the epoch, unless checkpoints are turned off."""
+        folder = self.trainer.log_dir
+        if folder is None or self.trainer.checkpoint_callback is None or not self.trainer.is_global_zero:
+            return
+        epoch = self.current_epoch + 1
+        losses = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        save_checkpoint(
+            Path(folder) / f"epoch_{epoch}",
+            self.model.tensors(),
+            system="crane",
+            config=self.model.config.to_dict(),
+            card=model_card(epoch, losses),
+        )
+
+    def _vision(self, batch: Batch) -> VisionFeatures:
+        """Returns the features of a batch, from the cache where the batch comes from there."""
+        if "img" not in batch:
+            return unpack(batch)
+        with torch.no_grad():
+            return self.model.encode_image(batch["img"])
+
+    def _losses(self, batch: Batch, *, condition: bool) -> CraneLosses:
+        vision = self._vision(batch)
+        text = self.model.encode_text(vision.image_features if condition else None)
+        return crane_loss(
+            vision,
+            text,
+            batch["label"],
+            batch["mask"],
+            self.model.config,
+            has_mask=batch.get("has_mask"),
+            interpolation=self.interpolation,
+        )
+
+    def _log_losses(self, stage: str, losses: CraneLosses, batch_size: int) -> None:
+        self.log(f"{stage}/loss", losses.total, prog_bar=True, batch_size=batch_size)
+        for name in ("focal", "dice", "cross_entropy"):
+            self.log(f"{stage}/{name}", getattr(losses, name), batch_size=batch_size)
+
+    def _cached(self, items: Dataset[Any]) -> Dataset[Any]:
+        """Returns the training data with features in the place of pictures; computes those that are missing."""
+        if not isinstance(items, Annotated) or getattr(items, "is_random", False):
+            raise InputError(
+                "feature_cache needs training pictures that are the same in every epoch.",
+                "Turn augmentation off, or set model.init_args.feature_cache: null.",
+            )
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        cache = FeatureCache(str(self.feature_cache), fingerprint(self.model))
+        fill(cache, self.model, items, batch_size=data.eval_batch_size, num_workers=data.num_workers)
+        return CachedDataset(items, cache)
+
+
+def override(config: CraneConfig, fields: dict[str, Any]) -> CraneConfig:
+    """Returns the config with some fields changed.
+
+    Raises:
+        InputError: If one is no field of the config.
+
+    >>> override(CraneConfig(), {"sigma": 2.0}).sigma
+    2.0
+    """
+    unknown = sorted(set(fields) - set(CraneConfig.__dataclass_fields__))
+    if unknown:
+        raise InputError(f"overrides names {', '.join(unknown)}, which Crane's config does not have.")
+    return replace(config, **fields)
+
+
+def model_card(epoch: int, metrics: dict[str, float]) -> str:
+    """Returns the card of a checkpoint written during training."""
+    values = "\n".join(f"- {name}: {value:.4f}" for name, value in sorted(metrics.items()))
+    return (
+        f"# Crane prompts after epoch {epoch}\n\nTrained with `mmattn fit`; `config.yaml` beside this folder holds the "
+        f"whole experiment. Backbone weights that have a name are re-created by it and not stored here.\n\n"
+        f"Averages of the epoch:\n\n{values}\n"
+    )

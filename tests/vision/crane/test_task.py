@@ -1,0 +1,191 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.errors import CheckpointError, InputError
+from mmattn.vision.crane.config import CraneConfig
+from mmattn.vision.crane.losses import crane_loss
+from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.task import CraneTask
+from tests.vision.crane.tiny import tiny_config, tiny_model
+from tests.vision.crane.toy_data import ToyDataModule
+
+
+def make_task(**options: Any) -> CraneTask:
+    torch.manual_seed(0)
+    return CraneTask(**{"config": tiny_config(), **options})
+
+
+def fit(
+    task: CraneTask,
+    folder: Path,
+    data: ToyDataModule | None = None,
+    *,
+    ckpt_path: Path | None = None,
+    masks: bool = True,
+    **options: Any,
+) -> Trainer:
+    seed_everything(3, verbose=False)
+    settings = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **options}
+    trainer = Trainer(
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        log_every_n_steps=1,
+        **settings,
+    )
+    trainer.fit(task, datamodule=data or ToyDataModule(str(folder / "toy"), masks=masks), ckpt_path=ckpt_path)
+    return trainer
+
+
+def test_only_the_prompts_are_trained() -> None:
+    trained = {name for name, p in make_task().model.named_parameters() if p.requires_grad}
+    assert trained == {
+        f"prompt_learner.{name}"
+        for name in ("ctx_pos", "ctx_neg", "compound_prompts_text.0", "compound_prompts_text.1")
+    }
+
+
+def test_optimizer_is_adam_with_the_published_settings() -> None:
+    optimizer = make_task().configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.6, 0.999), 0)
+
+
+def test_one_step_moves_every_prompt_by_adams_rule_and_nothing_else(tmp_path: Path) -> None:
+    task = make_task()
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    batch = next(iter(ToyDataModule(str(tmp_path / "toy")).train_dataloader()))
+    vision = task.model.encode_image(batch["img"])
+    text = task.model.encode_text(vision.image_features)  # conditioned on the picture, as context_prob is 1
+    loss = crane_loss(vision, text, batch["label"], batch["mask"], task.model.config).total
+    prompts = dict(task.model.prompt_learner.named_parameters())
+    gradients = torch.autograd.grad(loss, list(prompts.values()))
+
+    fit(task, tmp_path)
+    for (name, parameter), gradient in zip(prompts.items(), gradients, strict=True):
+        # Adam's first step is -lr g / (|g| + 1e-8), whatever the betas
+        expected = before[f"model.prompt_learner.{name}"] - 1e-3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, atol=2e-6, rtol=0, msg=name)
+    for name, parameter in task.named_parameters():
+        if not name.startswith("model.prompt_learner."):
+            assert torch.equal(parameter, before[name]), name
+
+
+def test_one_batch_can_be_learned_by_heart(tmp_path: Path) -> None:
+    task = make_task(lr=1e-2)
+    trainer = fit(task, tmp_path, max_epochs=40)
+    assert trainer.global_step == 40
+    assert trainer.callback_metrics["train/loss"].item() < 2e-3
+    batch = next(iter(ToyDataModule(str(tmp_path / "toy")).test_dataloader()))
+    vision = task.model.encode_image(batch["img"])
+    scores = task.model.score(vision, task.model.encode_text(vision.image_features)).score
+    assert scores[batch["label"] == 1].min() > scores[batch["label"] == 0].max()
+
+
+def test_pictures_without_masks_train_the_score_alone(tmp_path: Path) -> None:
+    task = make_task()
+    trainer = fit(task, tmp_path, masks=False)
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert (metrics["train/focal"], metrics["train/dice"]) == (0, 0)
+    assert metrics["train/loss"] == pytest.approx(0.2 * metrics["train/cross_entropy"], rel=1e-6)
+
+
+def test_model_stays_in_evaluation_mode_while_training(tmp_path: Path) -> None:
+    task = make_task()
+    fit(task, tmp_path)
+    assert task.train().training
+    assert not any(module.training for module in task.model.modules())
+
+
+def test_every_epoch_leaves_a_checkpoint_folder_that_builds_the_same_model(tmp_path: Path) -> None:
+    task = make_task()
+    trainer = fit(task, tmp_path, max_epochs=2, enable_checkpointing=True)
+    assert trainer.log_dir == str(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_1", "epoch_2"]
+    tensors, config = load_checkpoint(tmp_path / "epoch_2", "crane")
+    model = CraneModel.from_config(CraneConfig.from_dict(config))
+    model.load_tensors(tensors)
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        expected, got = task.model(images), model(images)
+    # frozen or not, torch picks another attention path for the text tower
+    torch.testing.assert_close(got.anomaly_map, expected.anomaly_map, rtol=0, atol=5e-6)
+    torch.testing.assert_close(got.score, expected.score, rtol=0, atol=5e-6)
+    assert "train/loss" in (tmp_path / "epoch_2" / "README.md").read_text()
+
+
+def test_checkpoint_of_a_named_clip_holds_the_prompts_alone(tmp_path: Path) -> None:
+    # a name stands for the weights; they are random here, nothing is fetched
+    task = make_task(config=tiny_config(clip_pretrained="openai"), pretrained=False)
+    fit(task, tmp_path, enable_checkpointing=True)
+    tensors, _ = load_checkpoint(tmp_path / "epoch_1", "crane")
+    assert {name.split(".")[0] for name in tensors} == {"prompt_learner"}
+    assert len(tensors) == 4
+
+
+def test_lightning_checkpoint_round_trip_gives_the_same_output(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "start")
+    task = CraneTask(initial_checkpoint=str(tmp_path / "start"), lr=0.01)
+    trainer = fit(task, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert len(checkpoint["state_dict"]) == 4
+
+    loaded = CraneTask.load_from_checkpoint(tmp_path / "a.ckpt")
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(images), task.model(images), rtol=0, atol=0)
+    assert loaded.lr == 0.01
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "start")
+    whole = CraneTask(initial_checkpoint=str(tmp_path / "start"))
+    fit(whole, tmp_path, max_epochs=2)
+    first = CraneTask(initial_checkpoint=str(tmp_path / "start"))
+    fit(first, tmp_path, max_epochs=1).save_checkpoint(tmp_path / "half.ckpt")
+    second = CraneTask(initial_checkpoint=str(tmp_path / "start"))
+    fit(second, tmp_path, max_epochs=2, ckpt_path=tmp_path / "half.ckpt")
+    for name, tensor in whole.model.prompt_state_dict().items():
+        torch.testing.assert_close(second.model.prompt_state_dict()[name], tensor, rtol=0, atol=1e-6)
+
+
+def save_tiny(folder: Path, **changes: Any) -> CraneModel:
+    model = tiny_model(seed=5, **changes)
+    save_checkpoint(folder, model.tensors(), system="crane", config=model.config.to_dict(), card="")
+    return model
+
+
+def test_initial_checkpoint_brings_its_config_and_overrides_change_it(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "start")
+    task = CraneTask(initial_checkpoint=str(tmp_path / "start"), overrides={"sigma": 3.0})
+    assert task.model.config == tiny_config(sigma=3.0)
+    assert torch.equal(task.model.prompt_learner.ctx_pos, model.prompt_learner.ctx_pos)
+
+
+def test_initial_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "start")
+    with pytest.raises(CheckpointError, match="ctx_"):
+        CraneTask(tiny_config(n_ctx=3), initial_checkpoint=str(tmp_path / "start"))
+
+
+def test_unknown_override_is_named() -> None:
+    with pytest.raises(InputError, match="overrides names sigmaa"):
+        make_task(overrides={"sigmaa": 1.0})
+
+
+def test_static_prompts_are_trained_when_context_prob_is_zero(tmp_path: Path) -> None:
+    task = make_task(config=tiny_config(context_prob=0.0))
+    batch = next(iter(ToyDataModule(str(tmp_path / "toy")).train_dataloader()))
+    with torch.no_grad():
+        loss = task.training_step(batch, 0) if task._trainer else task._losses(batch, condition=False).total
+        vision = task.model.encode_image(batch["img"])
+        static = crane_loss(vision, task.model.encode_text(), batch["label"], batch["mask"], task.model.config).total
+    assert loss.item() == pytest.approx(static.item(), abs=1e-6)
