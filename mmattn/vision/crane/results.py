@@ -12,7 +12,6 @@ from PIL import Image
 from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
 from mmattn.media.video_writer import VideoWriter
-from mmattn.viz.curves import plot_curve
 from mmattn.viz.heatmap import contour, overlay
 
 __all__ = ["CraneResult", "CraneVideoResult", "resize_map"]
@@ -148,6 +147,9 @@ class CraneVideoResult:
 
     def plot(self) -> np.ndarray:
         """Returns the score over time with the threshold, (h, w, 3) uint8 RGB."""
+        # Pictures do not need matplotlib.
+        from mmattn.viz.curves import plot_curve
+
         return plot_curve(
             self.times,
             self.scores,

@@ -16,6 +16,7 @@ from mmattn.vision.crane.results import CraneResult, CraneVideoResult, resize_ma
 def result() -> CraneResult:
     anomaly_map = np.zeros((8, 8), np.float32)
     anomaly_map[2:4, 5:7] = 0.9
+    anomaly_map[2, 6] = 1.0
     return CraneResult(
         score=0.7, anomaly_map=anomaly_map, image=np.full((64, 128, 3), 90, np.uint8), image_size=(640, 1280)
     )
@@ -28,7 +29,7 @@ def test_the_label_follows_the_threshold(result: CraneResult):
 
 def test_json_holds_where_the_peak_is_as_a_share_of_the_picture(result: CraneResult):
     data = json.loads(json.dumps(result.to_json()))
-    assert data["peak_xy"] == pytest.approx([0.75, 0.375], abs=0.05)
+    assert data["peak_xy"] == pytest.approx([6.5 / 8, 2.5 / 8], abs=0.02)
     assert data["area_above_threshold"] == pytest.approx(4 / 64)
     assert data["image_size"] == [640, 1280]
 
