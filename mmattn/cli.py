@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("mmattn").setLevel(logging.DEBUG)
     command = words[0] if words else "the command"
     try:
-        return dispatch(words)
+        return flushed(dispatch, words)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE if stop.code else 0
     except KeyboardInterrupt:
@@ -103,6 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(MissingExtraError(missing, EXTRAS[missing], f"'mmattn {command}'"), debug)
     except (MmattnError, OSError, ValueError) as error:
         return report(error, debug)
+
+
+def flushed(run: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """Runs and writes out what was printed, so that a closed pipe is noticed here and not while Python exits."""
+    try:
+        return run(words)
+    finally:
+        sys.stdout.flush()
 
 
 def dispatch(words: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""A system with every part the command line looks for, and nothing heavy."""
