@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
-from mmattn.core.errors import MmattnError, OutputError, describe
+from mmattn.core.errors import OutputError, describe
 from mmattn.core.inputs import InputItem, expand_inputs
 from mmattn.core.journal import Journal, Plan
 from mmattn.core.predictor import Predictor, Result
