@@ -110,7 +110,8 @@ def flushed(run: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
     try:
         return run(words)
     finally:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a process started without stdout has none
+            sys.stdout.flush()
 
 
 def dispatch(words: Sequence[str]) -> int:

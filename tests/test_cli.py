@@ -367,6 +367,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "mmattn", "--help"]
-    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1], check=False)
+    root, environment = Path(__file__).parents[1], {**os.environ, "PYTHONUNBUFFERED": ""}
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=root, env=environment, check=False)
     os.close(write)
     assert (result.returncode, result.stderr) == (2, b"")
