@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.vision.crane.synthetic_camera import draw_light, photograph
+from mmattn.vision.crane.synthetic_camera import Light, draw_light, photograph
 from mmattn.vision.crane.synthetic_captions import caption
 from mmattn.vision.crane.synthetic_defects import SEEN, UNSEEN, Damage, Scene
 from mmattn.vision.crane.synthetic_fields import SIZE, Rng
@@ -91,14 +91,16 @@ def _scene(category: str, rng: Rng) -> Scene:
     return Scene(picture, mask > 0.5, True)
 
 
-def damage(rng: Rng, scene: Scene, defect: str) -> Damage:
+def damage(rng: Rng, scene: Scene, defect: str, light: Light | None = None) -> Damage:
     """Draws a defect that a person can see.
 
-    A draw is accepted when its area is within :data:`AREA` and the mean change over it, in the channel that changes
-    most, exceeds .06 plus a third of the standard deviation of the surface around it. The most visible of eight
-    draws is kept when none is accepted.
+    A draw is accepted when its area is within :data:`AREA` and, under the light and after a slight blur, the mean
+    change over it in the channel that changes most exceeds .05 plus half the standard deviation of the surface
+    around it. The most visible of eight draws is kept when none is accepted.
     """
     function = {**SEEN, **UNSEEN}[defect]
+    gain = light.gain if light is not None else np.float32(1.0)
+    clean = cv2.GaussianBlur(np.clip(scene.picture, 0, 1) * gain, (0, 0), 1.2)
     best, most = None, -np.inf
     for _ in range(_TRIES):
         area = np.exp(rng.uniform(*np.log(AREA))) * SIZE * SIZE
@@ -107,14 +109,15 @@ def damage(rng: Rng, scene: Scene, defect: str) -> Damage:
         size = int(inside.sum())
         if not 0.8 * AREA[0] * SIZE**2 <= size <= 1.2 * AREA[1] * SIZE**2:
             continue
-        change = float(np.abs(np.clip(drawn.picture, 0, 1) - scene.picture)[inside].max(-1).mean())
+        seen = cv2.GaussianBlur(np.clip(drawn.picture, 0, 1) * gain, (0, 0), 1.2)
+        change = float(np.abs(seen - clean)[inside].max(-1).mean())
         around = (cv2.dilate(inside.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0) & ~inside & scene.region
-        texture = float(scene.picture[around].std(0).mean()) if around.any() else 0.0
-        if change - texture / 3 > most:
-            best, most = drawn, change - texture / 3
-        if most > 0.06:
+        texture = float(clean[around].std(0).mean()) if around.any() else 0.0
+        if change - texture / 2 > most:
+            best, most = drawn, change - texture / 2
+        if most > 0.05:
             break
-    return best if best is not None else damage(rng, scene, defect)
+    return best if best is not None else damage(rng, scene, defect, light)
 
 
 def draw_pair(category: str, defect: str, seed: int) -> tuple[Sample, Sample]:
@@ -127,7 +130,7 @@ def draw_pair(category: str, defect: str, seed: int) -> tuple[Sample, Sample]:
     rng = np.random.default_rng(seed)
     scene = _scene(category, rng)
     light = draw_light(rng)
-    drawn = damage(rng, scene, defect)
+    drawn = damage(rng, scene, defect, light)
     flawless = Sample(photograph(rng, scene.picture, light), np.zeros((SIZE, SIZE), bool), category, "")
     damaged = Sample(photograph(rng, drawn.picture, light), drawn.extent > 0.5, category, defect)
     return flawless, damaged

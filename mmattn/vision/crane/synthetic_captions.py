@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.vision.crane.synthetic_fields import SIZE, Rng
+from mmattn.vision.crane.synthetic_fields import Rng
 
 __all__ = ["ABNORMAL_SENTENCES", "DEFECT_WORDS", "NORMAL_SENTENCES", "caption", "where"]
 
@@ -36,15 +36,15 @@ ABNORMAL_SENTENCES = (
 
 
 def where(mask: npt.NDArray[np.bool_]) -> str:
-    """Returns where the centroid of a mask (S, S) lies in a three by three division, as in "on the top left".
+    """Returns where the centroid of a mask (H, W) lies in a three by three division, as in "on the top left".
 
     >>> spot = np.zeros((256, 256), bool); spot[10:20, 10:20] = True
     >>> where(spot)
     'on the top left'
     """
     rows, columns = np.nonzero(mask)
-    vertical = ("top", "", "bottom")[min(int(rows.mean() * 3 / SIZE), 2)]
-    horizontal = ("left", "", "right")[min(int(columns.mean() * 3 / SIZE), 2)]
+    vertical = ("top", "", "bottom")[min(int(rows.mean() * 3 / mask.shape[0]), 2)]
+    horizontal = ("left", "", "right")[min(int(columns.mean() * 3 / mask.shape[1]), 2)]
     place = f"{vertical} {horizontal}".strip()
     return f"on the {place}" if place else "in the centre"
 
