@@ -21,6 +21,7 @@ CSS = """
 .mm-verdict.normal { background: linear-gradient(120deg, #14665f, #1f8a70); }
 .mm-verdict.anomalous { background: linear-gradient(120deg, #7a1f3d, #c2453d); }
 .mm-verdict.waiting { background: linear-gradient(120deg, #3b4252, #566072); }
+.mm-verdict span { color: #fff !important; }
 .mm-verdict .number { font-size: 2.1rem; font-weight: 700; font-variant-numeric: tabular-nums; line-height: 1; }
 .mm-verdict .word { font-size: 1.1rem; font-weight: 600; }
 .mm-verdict .bar { position: relative; flex: 1 1 180px; height: 10px; border-radius: 5px; }

@@ -1,7 +1,7 @@
 """Crane without Python: the static-prompt model as a ``torch.export`` program and as ONNX.
 
 With static prompts the two text features are constants, so the exported graph is vision tower, comparison and
-smoothing: CLIP-normalised pictures (B, 3, S, S) in, scores (B,) and maps (B, S, S) out. What was written is run on a
+smoothing: CLIP-normalised one picture (1, 3, S, S) in, its score (1,) and map (1, S, S) out. What was written is run on a
 random picture and compared with the model before the file counts as done.
 """
 
@@ -64,9 +64,9 @@ def export_model(
             raise MmattnError(f"The exported {file.name} differs from the model by {difference:.2g}; it was removed.")
         differences[file.name] = difference
     description = {
-        "input": {"name": "images", "shape": ["B" if "onnx" not in formats else 1, 3, size, size], "dtype": "float32"},
+        "input": {"name": "images", "shape": [1, 3, size, size], "dtype": "float32"},
         "preprocessing": "RGB, bicubic resize to the square, [0, 1], CLIP mean and standard deviation",
-        "outputs": {"score": ["B"], "anomaly_map": ["B", size, size]},
+        "outputs": {"score": [1], "anomaly_map": [1, size, size]},
         "max_difference": differences,
     }
     (output / "export.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -79,7 +79,8 @@ def _write_torch(static: StaticCrane, example: Tensor, output: Path) -> tuple[Pa
         program = torch.export.export(static, (example,))
     with atomic_path(file) as temporary:
         torch.export.save(program, temporary)
-    return file, torch.export.load(file).module()(example)
+    with torch.no_grad():
+        return file, torch.export.load(file).module()(example)
 
 
 def _write_onnx(static: StaticCrane, example: Tensor, output: Path) -> tuple[Path, Sequence[Tensor]]:
