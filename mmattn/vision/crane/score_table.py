@@ -1,0 +1,122 @@
+"""The table of a test run: a row of scores per class, and unweighted means over the classes of each dataset.
+
+A score that is not defined, because a class has only one kind of label, is NaN in Python, ``null`` in JSON, empty in
+CSV and "n/a" in text, and is left out of the means. (AlirezaSalehy/Crane counts it as 0.)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmattn.media.files import atomic_path
+
+__all__ = ["SCORES", "ClassScores", "ScoreTable"]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Numbers of one class, or of the mean over the classes of a dataset; every score in [0, 1] or NaN.
+
+    Attributes:
+        dataset: Name of the dataset.
+        cls_name: Name of the class; "mean" for a mean.
+        pictures: Number of test pictures.
+        anomalous: Number of anomalous ones.
+        image_auroc: AUROC of the image scores.
+        image_ap: Average precision of the image scores.
+        image_f1: F1-max of the image scores.
+        pixel_auroc: AUROC of the map values.
+        pixel_aupro: AUPRO over 200 equidistant thresholds, the published definition.
+        pixel_f1: F1-max of the map values.
+        pixel_ap: Average precision of the map values.
+        pixel_aupro_exact: AUPRO over every distinct threshold, interpolated at the limit.
+    """
+
+    dataset: str
+    cls_name: str
+    pictures: int
+    anomalous: int
+    image_auroc: float = math.nan
+    image_ap: float = math.nan
+    image_f1: float = math.nan
+    pixel_auroc: float = math.nan
+    pixel_aupro: float = math.nan
+    pixel_f1: float = math.nan
+    pixel_ap: float = math.nan
+    pixel_aupro_exact: float = math.nan
+
+
+SCORES = tuple(field.name for field in fields(ClassScores) if field.name.startswith(("image_", "pixel_")))
+"""Names of the scores, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The rows of one test run.
+
+    Attributes:
+        rows: One row per class, in the order of the test.
+    """
+
+    rows: tuple[ClassScores, ...]
+
+    def means(self) -> tuple[ClassScores, ...]:
+        """Returns one row per dataset: unweighted means over its classes, NaN left out."""
+        means = []
+        for dataset in dict.fromkeys(row.dataset for row in self.rows):
+            mine = [row for row in self.rows if row.dataset == dataset]
+            scores = {name: _mean([getattr(row, name) for row in mine]) for name in SCORES}
+            pictures, anomalous = (sum(getattr(row, name) for row in mine) for name in ("pictures", "anomalous"))
+            means.append(ClassScores(dataset, "mean", pictures, anomalous, **scores))
+        return tuple(means)
+
+    def __str__(self) -> str:
+        """Returns aligned text, scores in percent with one decimal, each dataset followed by its mean."""
+        lines = [("dataset", "class", "pictures", "anomalous", *SCORES)]
+        for mean in self.means():
+            for row in [*(row for row in self.rows if row.dataset == mean.dataset), mean]:
+                lines.append(tuple(_text(value) for value in asdict(row).values()))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+            for line in lines
+        )
+
+    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Returns ``{"classes": [...], "means": [...]}`` of plain values, None where a score is not defined."""
+        return {"classes": [_plain(row) for row in self.rows], "means": [_plain(row) for row in self.means()]}
+
+    def write_json(self, path: str | Path) -> Path:
+        """Writes :meth:`to_json` to a file."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        return Path(path)
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Writes a header and a line per class and mean; undefined scores are empty."""
+        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(ClassScores)])
+            writer.writeheader()
+            writer.writerows(_plain(row) for row in (*self.rows, *self.means()))
+        return Path(path)
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _plain(row: ClassScores) -> dict[str, Any]:
+    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(row).items()}
+
+
+def _text(value: str | int | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
