@@ -123,14 +123,17 @@ def contour(
 
     Raises:
         ValueError: The mask has another size than the picture, or ``thickness`` is below 1.
+        ImportError: OpenCV is not installed.
     """
     _check_picture(image)
     if mask.shape != image.shape[:2]:
         raise ValueError(f"The mask is {mask.shape}, the picture {image.shape[:2]}. Resize the mask first.")
     if thickness < 1:
         raise ValueError(f"thickness must be at least 1 pixel, got {thickness}.")
-    import cv2
-
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("Contours need OpenCV. Install it with: pip install 'mmattn[vision]'") from error
     outlines, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     drawn: UInt8Array = np.ascontiguousarray(image).copy()
     cv2.drawContours(drawn, outlines, -1, color, thickness)
