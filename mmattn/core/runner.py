@@ -211,7 +211,8 @@ class Run:
         self.failed += 1
         log.debug("item %s failed", item.path, exc_info=error)
         if self.failed <= SHOWN_ERRORS:
-            tqdm.write(f"failed: {item.path}: {message} {hint}".rstrip(), file=sys.stderr)
+            where = "" if str(item.path) in message else f"{item.path}: "
+            tqdm.write(f"failed: {where}{message} {hint}".rstrip(), file=sys.stderr)
         elif self.failed == SHOWN_ERRORS + 1:
             tqdm.write("failed: more items; see errors.jsonl", file=sys.stderr)
 
