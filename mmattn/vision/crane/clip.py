@@ -41,6 +41,7 @@ def build_clip(config: CraneConfig, *, pretrained: bool = False) -> nn.Module:
         WeightsUnavailableError: If the weights are neither a file, nor cached, nor reachable.
         CheckpointError: If the file does not fit the network.
     """
+    file = _weights_file(config.clip_model, config.clip_pretrained) if pretrained else None
     if config.clip_architecture is not None:
         clip = _clip_from_sizes(config.clip_architecture)
     else:
@@ -51,9 +52,7 @@ def build_clip(config: CraneConfig, *, pretrained: bool = False) -> nn.Module:
         from mmattn.vision.crane.trunk import TrunkPatchEmbed
 
         clip.visual.conv1 = TrunkPatchEmbed(clip.visual.conv1.out_channels, clip.visual.patch_size[0])
-    if pretrained and config.clip_pretrained is not None:
-        source = Path(config.clip_pretrained).expanduser()
-        file = source if source.is_file() else _download(config.clip_model, config.clip_pretrained)
+    if file is not None:
         load_clip_weights(clip, file)
     if config.token_ids is not None:
         _keep_rows(clip, config.token_ids)
@@ -191,23 +190,25 @@ def _check_architecture(clip: nn.Module, config: CraneConfig) -> None:
         )
 
 
-def _download(model: str, tag: str) -> Path:
-    """Returns the file of an open_clip tag, from the cache or the hub."""
-    known = open_clip.get_pretrained_cfg(model, tag)
+def _weights_file(model: str, source: str | None) -> Path | None:
+    """Returns the file of a path or of an open_clip tag, the latter from the cache or the hub; None for None."""
+    if source is None or Path(source).expanduser().is_file():
+        return None if source is None else Path(source).expanduser()
+    known = open_clip.get_pretrained_cfg(model, source)
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise WeightsUnavailableError(
-            f"CLIP weights {tag!r} are neither a file nor a tag open_clip knows for {model} (it knows: {tags}).",
-            "Pass the path of a .safetensors or .pt file (clip_pretrained, --clip-weights).",
+            f"CLIP weights {source!r} are neither a file nor a tag open_clip knows for {model} (it knows: {tags}).",
+            "Pass the path of a .safetensors or .pt file (clip_pretrained, --clip-pretrained).",
         )
     origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
     try:
         return Path(open_clip.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsUnavailableError(
-            f"The CLIP weights {model} ({tag}) are not on this machine and could not be fetched from {origin}.",
+            f"The CLIP weights {model} ({source}) are not on this machine and could not be fetched from {origin}.",
             f"With a network they are downloaded once; otherwise copy them from {origin} and pass the path of the "
-            ".safetensors file (clip_pretrained, --clip-weights).",
+            ".safetensors file (clip_pretrained, --clip-pretrained).",
         ) from error
 
 

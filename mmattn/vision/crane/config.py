@@ -100,7 +100,9 @@ class CraneConfig:
     """
 
     clip_model: str = "ViT-L-14-336-quickgelu"
-    clip_pretrained: str | None = "openai"
+    clip_pretrained: str | None = field(
+        default="openai", metadata={"help": "path of the CLIP weights, for checkpoints that hold prompts only"}
+    )
     clip_architecture: ClipArchitecture | None = None
     trunk: Literal["none", "efficientnet_lite0"] = "none"
     token_ids: tuple[int, ...] | None = None
@@ -112,7 +114,9 @@ class CraneConfig:
     multilayer: Literal["aliased", "distinct"] = "aliased"
 
     foundation: FoundationName = "none"
-    foundation_pretrained: str | None = None
+    foundation_pretrained: str | None = field(
+        default=None, metadata={"help": "path of the DINOv2 or DINO weights of Crane+"}
+    )
     both_eattn_dattn: bool = True
     beta: float = 1.2
     gamma: float = 3.0

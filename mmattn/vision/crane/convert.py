@@ -28,7 +28,7 @@ from mmattn.vision.crane.prompts import prompt_texts
 
 __all__ = ["convert", "read_prompts"]
 
-Variant = Literal["auto", "crane", "crane_plus", "crane_plus_soft"]
+Variant = Literal["crane", "crane_plus", "crane_plus_soft"]
 
 _BUFFER = re.compile(r"(token_prefix|token_suffix|tokenized_prompts)_(pos|neg)")
 _DEEP = "compound_prompts_text."
@@ -38,7 +38,7 @@ def convert(
     path: str | Path,
     output: str | Path,
     *,
-    variant: Variant = "auto",
+    variant: Variant | None = None,
     clip_weights: str | None = None,
     base: CraneConfig | None = None,
     clip: nn.Module | None = None,
@@ -48,7 +48,7 @@ def convert(
     Args:
         path: A ``.pth`` file of the authors.
         output: Folder to write.
-        variant: A name of :data:`RECIPES`; "auto" reads crane or crane_plus off the file's path.
+        variant: A name of :data:`RECIPES`; None reads crane or crane_plus off the file's path.
         clip_weights: Path of the CLIP weights; the file is then checked against their token embeddings.
         base: Config to fill in, instead of the variant's on CLIP ViT-L/14-336.
         clip: The CLIP itself, in the place of ``clip_weights``.
@@ -93,12 +93,12 @@ def read_prompts(file: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _variant_of(file: Path, variant: Variant) -> str:
+def _variant_of(file: Path, variant: Variant | None) -> str:
     if variant in RECIPES:
         return variant
-    if variant != "auto":
-        raise InputError(f"variant is {variant!r}, expected auto, {', '.join(RECIPES)}.")
-    for part in (file.name, *(parent.name for parent in file.absolute().parents)):
+    if variant is not None:
+        raise InputError(f"variant is {variant!r}, expected one of {', '.join(RECIPES)}.")
+    for part in (file.name, *(parent.name for parent in list(file.absolute().parents)[:2])):
         if re.search(r"crane(p|_?plus|\+)(?![a-z])", part.lower()):
             return "crane_plus"
         if re.search(r"crane(?![a-z])", part.lower()):

@@ -97,8 +97,8 @@ def build_foundation(config: CraneConfig, *, pretrained: bool = False) -> Founda
         raise WeightsUnavailableError(
             f"The foundation weights timm/{name} are not on this machine and could not be fetched from the hub.",
             f"With a network they are downloaded once; otherwise copy model.safetensors of "
-            f"https://huggingface.co/timm/{name} and pass its path (foundation_pretrained, --foundation-weights), or "
-            "use --recipe crane, which needs no foundation model.",
+            f"https://huggingface.co/timm/{name} and pass its path (foundation_pretrained, --foundation-pretrained), "
+            "or use --recipe crane, which needs no foundation model.",
         ) from error
     if pretrained and own_file is not None:
         _load_file(vit, Path(own_file).expanduser())

@@ -73,10 +73,9 @@ class CraneModel(nn.Module):
         Raises:
             InputError, WeightsUnavailableError, CheckpointError: As :func:`.clip.build_clip`.
         """
-        foundation = None
-        if config.foundation != "trunk":
-            foundation = build_foundation(config, pretrained=pretrained)
-        return cls(config, build_clip(config, pretrained=pretrained), foundation).eval()
+        clip = build_clip(config, pretrained=pretrained)
+        foundation = None if config.foundation == "trunk" else build_foundation(config, pretrained=pretrained)
+        return cls(config, clip, foundation).eval()
 
     def forward(self, images: Tensor) -> CraneOutput:
         """Returns scores and maps of images (B, 3, S, S)."""

@@ -197,19 +197,26 @@ def dual_attention(attn: Any, h: Tensor, attn_type: AttentionType | None) -> tup
     qkv = F.linear(h, attn.in_proj_weight, attn.in_proj_bias)
     # (B, T, 3 C) -> three of (B, H, T, d)
     q, k, v = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-    ordinary = attn.out_proj(_join_heads(attention(q, k, v)))
+    ordinary = attn.out_proj(_join_heads(_attend(q, k, v)))
     if attn_type is None:
         return ordinary, None
     if attn_type == "(q+k+v)^2":
         joint = torch.cat([q, k, v], dim=-1)
-        summed = attention(joint, joint, v)
+        summed = _attend(joint, joint, v)
     else:
         parts = {"q": q, "k": k, "v": v}
         summed = torch.zeros_like(v)
         for pair in attn_type.split("+"):
             u, w = (parts[letter] for letter in pair)
-            summed = summed + attention(u, w, v)
+            summed = summed + _attend(u, w, v)
     return ordinary, attn.out_proj(_join_heads(summed))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention; exported graphs get the operator that other runtimes know."""
+    if torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(q, k, v)
+    return attention(q, k, v)
 
 
 def _join_heads(x: Tensor) -> Tensor:
