@@ -1,8 +1,8 @@
 """Crane without Python: the static-prompt model as a ``torch.export`` program and as ONNX.
 
 With static prompts the two text features are constants, so the exported graph is vision tower, comparison and
-smoothing: CLIP-normalised one picture (1, 3, S, S) in, its score (1,) and map (1, S, S) out. What was written is run on a
-random picture and compared with the model before the file counts as done.
+smoothing: one CLIP-normalised picture (1, 3, S, S) in, its score (1,) and map (1, S, S) out. What was written is run
+on a random picture and compared with the model before the file counts as done.
 """
 
 from __future__ import annotations
