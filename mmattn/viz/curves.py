@@ -108,9 +108,8 @@ def plot_histogram(
     groups = [np.asarray(group, dtype=np.float64).ravel() for group in (normal, others)]
     scores = np.concatenate(groups)
     if scores.size == 0 or not np.isfinite(scores).all():
-        raise ValueError(
-            f"Expected at least one score, all finite; got {scores.size} of which {_count_bad(scores)} bad."
-        )
+        bad = int(scores.size - np.isfinite(scores).sum())
+        raise ValueError(f"Expected at least one score, all finite; got {scores.size} of which {bad} are not.")
     figure, axes = _axes(size, xlabel, "count", title)
     edges = np.histogram_bin_edges(scores, bins=num_bins)
     for group, name, color in zip(groups, labels, (_BLUE, _VERMILION), strict=True):
@@ -134,10 +133,11 @@ def _axes(size: tuple[int, int], xlabel: str, ylabel: str, title: str) -> tuple[
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("Plots need the package 'matplotlib'. Install it with: pip install matplotlib") from error
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,10 +1,13 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmattn.media.image import write_png
 from mmattn.viz.gallery import GalleryItem, write_gallery
 
 ITEMS = [
@@ -129,3 +132,45 @@ def test_scores_and_threshold_have_to_be_finite(tmp_path: Path) -> None:
         write_gallery(tmp_path, [GalleryItem("a", float("nan"))])
     with pytest.raises(ValueError, match="threshold must be a finite number, got inf"):
         write_gallery(tmp_path, [], threshold=float("inf"))
+
+
+@pytest.mark.e2e
+def test_the_page_works_in_a_browser_without_a_single_request(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser with Playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs the program chromium (make system-deps)")
+    for name in ("in/low.png", "out/low.png", "in/high.png"):
+        write_png(tmp_path / name, np.full((8, 8, 3), 99, dtype=np.uint8))
+    url = write_gallery(tmp_path, ITEMS, threshold=0.5).as_uri()
+    problems: list[str] = []
+    with (
+        playwright.sync_playwright() as api,
+        api.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("request", lambda request: request.url.startswith("file:") or problems.append(request.url))
+        page.goto(url)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate("document.querySelector('img').naturalWidth") == 8
+
+        page.evaluate("t = document.querySelector('#threshold'); t.value = 0.1; t.dispatchEvent(new Event('input'))")
+        assert page.locator(".card.above .chip").all_inner_texts() == ["anomalous", "anomalous"]
+        assert page.inner_text("#count-above") == "2"
+
+        page.select_option("#order", "low")
+        assert [card.get_attribute("data-title") for card in page.locator(".card").all()][:2] == ["low.png", "high.png"]
+        page.fill("#query", "HIGH")
+        assert page.locator(".card:visible").count() == 1
+
+        page.fill("#query", "")
+        page.locator("button.stage").first.click()
+        assert page.locator("dialog h2").inner_text() == "low.png"
+        assert page.locator("dialog img").get_attribute("src") == "out/low.png"
+        page.keyboard.press("ArrowRight")
+        assert page.locator("dialog h2").inner_text() == "high.png"
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+    assert problems == []
