@@ -5,6 +5,7 @@ side, every query block is a batch item of its own. Full blocks need no mask; pa
 mask of their own blocks only, merged. Gathered keys are worked off in chunks that stay in the cache.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.kernels.backends.flash import accumulate_dtype, flash_backward, flash_forward, merge_into
+from mmattn.kernels.backends.flash import (
+    AdditiveMask,
+    accumulate_dtype,
+    additive,
+    flash_backward,
+    flash_forward,
+    merge_into,
+)
 from mmattn.kernels.block_index import BlockIndex
 from mmattn.kernels.spans import allowed
 
@@ -86,11 +94,11 @@ class GatherPlan:
         keys, values = _table(k, blocks.k_block), _table(v, blocks.k_block)
         out = torch.zeros_like(queries)
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=accumulate_dtype(q.dtype))
+        gather_k, gather_v = _Gather(keys), _Gather(values)
         for group in self._chunks(keys):
-            mask = self._mask(group)
-            partial = flash_forward(
-                queries[group.rows][:, None], _gather(keys, group), _gather(values, group), scale=scale, mask=mask
-            )
+            mask = self._mask(group, q.dtype)
+            query = queries[group.rows][:, None]
+            partial = flash_forward(query, gather_k(group), gather_v(group), scale=scale, mask=mask)
             part_out, part_lse = partial[0][:, 0], partial[1][:, 0]
             if group.masked:
                 part_out, part_lse = merge_into(out[group.rows], lse[group.rows], part_out, part_lse)
@@ -107,11 +115,12 @@ class GatherPlan:
         lse_table = _table(lse[..., None], blocks.q_block)[..., 0]
         keys, values = _table(k, blocks.k_block), _table(v, blocks.k_block)
         grads = tuple(torch.zeros(x.shape, dtype=dtype) for x in (by_query[1], keys, values))
+        gather_k, gather_v = _Gather(keys), _Gather(values)
         for group in self._chunks(keys):
             upstream, query, merged = (x[group.rows][:, None] for x in by_query)
             grad_q, *grad_kv = flash_backward(
-                upstream, query, _gather(keys, group), _gather(values, group), merged,
-                lse_table[group.rows][:, None], scale=scale, mask=self._mask(group),
+                upstream, query, gather_k(group), gather_v(group), merged,
+                lse_table[group.rows][:, None], scale=scale, mask=self._mask(group, q.dtype),
             )  # fmt: skip
             grads[0].index_add_(0, group.rows, grad_q[:, 0].to(dtype))
             for total, grad in zip(grads[1:], grad_kv, strict=True):
@@ -132,8 +141,8 @@ class GatherPlan:
                 piece = slice(start, start + step)
                 yield group._replace(rows=group.rows[piece], keys=group.keys[piece])
 
-    def _mask(self, group: _Group) -> Tensor | None:
-        """Returns the bool mask ``(n, 1, q_block, width)`` of a piece of partial blocks."""
+    def _mask(self, group: _Group, dtype: torch.dtype) -> AdditiveMask | None:
+        """Returns the mask ``(n, 1, q_block, width)`` of a piece of partial blocks."""
         if not group.masked:
             return None
         size, nk = self.blocks.k_block, self.blocks.num_k_blocks
@@ -145,7 +154,7 @@ class GatherPlan:
             batch = group.keys // (nk * self.kv_heads)
             valid = self.k_valid[batch * nk + group.keys % nk].flatten(1)
             mask = mask & valid[:, None]
-        return mask[:, None, :, : group.width]
+        return additive(mask[:, None, :, : group.width], dtype)
 
 
 def _table(x: Tensor, block: int) -> Tensor:
@@ -154,7 +163,18 @@ def _table(x: Tensor, block: int) -> Tensor:
     return F.pad(x, (0, 0, 0, padding)).reshape(-1, block, x.shape[3])
 
 
-def _gather(table: Tensor, group: _Group) -> Tensor:
-    """Returns the keys of a piece side by side, ``(n, 1, width, D)``."""
-    rows = table.index_select(0, group.keys.flatten())
-    return rows.view(len(group.rows), 1, -1, table.shape[2])[:, :, : group.width]
+class _Gather:
+    """Gathers key blocks side by side into one scratch buffer: fresh memory for every call would cost page faults."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        self.scratch = table.new_empty(0)
+
+    def __call__(self, group: _Group) -> Tensor:
+        """Returns the keys of a piece, ``(n, 1, width, D)``; valid until the next call."""
+        shape = (group.keys.numel(), *self.table.shape[1:])
+        if self.scratch.numel() < math.prod(shape):
+            self.scratch = self.table.new_empty(math.prod(shape))
+        rows = self.scratch[: math.prod(shape)].view(shape)
+        torch.index_select(self.table, 0, group.keys.flatten(), out=rows)
+        return rows.view(len(group.rows), 1, -1, shape[2])[:, :, : group.width]

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmattn.kernels.backends.flash import accumulate_dtype, flash_backward, flash_forward, merge_into
+from mmattn.kernels.backends.flash import (
+    AdditiveMask,
+    accumulate_dtype,
+    additive,
+    flash_backward,
+    flash_forward,
+    merge_into,
+)
 from mmattn.kernels.block_index import BlockIndex
 from mmattn.kernels.spans import allowed
 
@@ -18,6 +25,8 @@ __all__ = ["RunPlan", "dense_plan", "run_plan"]
 
 # Full blocks leave the masked call if they are this many times as many as partial ones: below, one call is faster.
 _SPLIT_RATIO = 3
+# Queries per masked call; the kernel works in rows of 32 up to 192 queries, so smaller tiles cost nothing.
+_MASKED_TILE = 64
 
 Run = tuple[int, int]
 
@@ -47,7 +56,7 @@ class RunPlan:
         """Returns ``out`` and ``lse`` of q, k, v ``(B, H|Hkv, T, D)``."""
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
         lse = torch.full(q.shape[:3], -torch.inf, dtype=accumulate_dtype(q.dtype))
-        for call, mask in self._masks():
+        for call, mask in self._masks(q.dtype):
             rows = slice(call.q_start, call.q_stop)
             partial = flash_forward(
                 q[:, :, rows], _take(k, call.runs), _take(v, call.runs), scale=scale, causal=call.causal, mask=mask
@@ -62,7 +71,7 @@ class RunPlan:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the gradients of q, k, v, summed in float32 or better."""
         grads = tuple(torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v))
-        for call, mask in self._masks():
+        for call, mask in self._masks(q.dtype):
             rows = slice(call.q_start, call.q_stop)
             grad_q, grad_k, grad_v = flash_backward(
                 grad_out[:, :, rows], q[:, :, rows], _take(k, call.runs), _take(v, call.runs),
@@ -73,15 +82,16 @@ class RunPlan:
             _add(grads[2], call.runs, grad_v)
         return grads[0], grads[1], grads[2]
 
-    def _masks(self) -> Iterator[tuple[_Call, Tensor | None]]:
+    def _masks(self, dtype: torch.dtype) -> Iterator[tuple[_Call, AdditiveMask | None]]:
         """Yields every call with its mask; consecutive calls of one pattern share the tensor."""
-        pattern, shared = -1, None
+        pattern = -1
+        shared: AdditiveMask | None = None
         for call in self.calls:
             if not call.masked and self.k_valid is None:
                 yield call, None
                 continue
             if shared is None or call.pattern < 0 or call.pattern != pattern:
-                pattern, shared = call.pattern, self._mask(call)
+                pattern, shared = call.pattern, additive(self._mask(call), dtype)
             yield call, shared
 
     def _mask(self, call: _Call) -> Tensor:
@@ -115,27 +125,39 @@ def run_plan(blocks: BlockIndex) -> RunPlan:
     part_count, part, full_count, full = (tensor[0, 0].tolist() for tensor in shared.split)
     spans = shared.row_spans
     calls: list[_Call] = []
-    patterns: dict[tuple[object, ...], int] = {}
+    patterns: dict[object, int] = {}
     for row in range(blocks.num_q_blocks):
         q_start, q_stop = row * blocks.q_block, min((row + 1) * blocks.q_block, blocks.q_len)
         partial_ids, full_ids = part[row][: part_count[row]], full[row][: full_count[row]]
         if len(full_ids) > _SPLIT_RATIO * len(partial_ids):
             calls.append(_Call(q_start, q_stop, _runs(full_ids, blocks)))
             full_ids = []
+        first = not (calls and calls[-1].q_start == q_start)
         if partial_ids:
             runs = _runs(sorted(partial_ids + full_ids), blocks)
-            runs = _trim(runs, spans[:, q_start:q_stop])
-            relative = (spans[:, q_start:q_stop] - runs[0][0]).numpy().tobytes()
-            key = (relative, tuple((a - runs[0][0], b - runs[0][0]) for a, b in runs))
-            pattern = patterns.setdefault(key, len(patterns))
-            first = not (calls and calls[-1].q_start == q_start)
-            calls.append(_Call(q_start, q_stop, runs, masked=True, first=first, pattern=pattern))
+            calls += _masked_calls(q_start, q_stop, runs, spans, first, patterns)
         elif full_ids:
             calls.append(_Call(q_start, q_stop, _runs(full_ids, blocks)))
     # With padding every mask depends on the key positions themselves.
     if blocks.k_valid is not None:
         calls = [replace(call, pattern=-1) for call in calls]
     return RunPlan(tuple(_join_tiles(calls)), spans, blocks.k_valid)
+
+
+def _masked_calls(
+    q_start: int, q_stop: int, runs: tuple[Run, ...], spans: Tensor, first: bool, patterns: dict[object, int]
+) -> Iterator[_Call]:
+    """Yields the calls of one tile with a mask, cut into smaller tiles that see fewer superfluous keys."""
+    for start in range(q_start, q_stop, _MASKED_TILE):
+        stop = min(start + _MASKED_TILE, q_stop)
+        tile = spans[:, start:stop]
+        trimmed = _trim(runs, tile)
+        if trimmed:
+            origin = trimmed[0][0]
+            relative = (tile - origin).clamp(min=0).numpy().tobytes()
+            key = (relative, stop - start, tuple((a - origin, b - origin) for a, b in trimmed))
+            pattern = patterns.setdefault(key, len(patterns))
+            yield _Call(start, stop, trimmed, masked=True, first=first, pattern=pattern)
 
 
 def _is_plainly_causal(blocks: BlockIndex) -> bool:
@@ -162,6 +184,8 @@ def _runs(ids: list[int], blocks: BlockIndex) -> tuple[Run, ...]:
 def _trim(runs: tuple[Run, ...], spans: Tensor) -> tuple[Run, ...]:
     """Returns the runs without the keys before the first and after the last one that any query of the tile sees."""
     filled = spans[..., 1] > spans[..., 0]
+    if not bool(filled.any()):
+        return ()
     lowest, highest = int(spans[..., 0][filled].min()), int(spans[..., 1][filled].max())
     clipped = ((max(start, lowest), min(stop, highest)) for start, stop in runs)
     return tuple((start, stop) for start, stop in clipped if start < stop)
@@ -169,6 +193,7 @@ def _trim(runs: tuple[Run, ...], spans: Tensor) -> tuple[Run, ...]:
 
 def _join_tiles(calls: list[_Call]) -> list[_Call]:
     """Returns the calls with neighbouring unmasked tiles of the same keys joined into one."""
+    # A tile with a second call of its own keeps its boundaries.
     alone = {call.q_start for call in calls if not call.first}
     joined: list[_Call] = []
     for call in calls:

@@ -5,10 +5,12 @@ dimensions of q, k and v with a dense last dimension, an additive mask in the dt
 reports ``lse = 0`` for fully masked rows; its causal flag is aligned to the top left.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["accumulate_dtype", "flash_backward", "flash_forward", "merge_into"]
+__all__ = ["AdditiveMask", "accumulate_dtype", "additive", "flash_backward", "flash_forward", "merge_into"]
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -19,8 +21,21 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+class AdditiveMask(NamedTuple):
+    """A mask as the kernel wants it: 0 or ``-inf`` in the dtype of q, and the rows in which nothing is allowed."""
+
+    bias: Tensor
+    empty: Tensor
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> AdditiveMask:
+    """Returns a bool mask that broadcasts to ``(n, H, tq, tk)`` in the kernel's form."""
+    bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    return AdditiveMask(bias, ~mask.any(dim=-1))
+
+
 def flash_forward(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, mask: AdditiveMask | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns the partial ``(out, lse)`` of q ``(n, H, tq, D)`` on k, v ``(n, Hkv, tk, D)``.
 
@@ -30,12 +45,13 @@ def flash_forward(
         v: values.
         scale: multiplies the scores.
         causal: query i sees keys 0 .. i.
-        mask: bool, broadcasts to ``(n, H, tq, tk)``; fully masked rows give ``out = 0``, ``lse = -inf``.
+        mask: fully masked rows give ``out = 0``, ``lse = -inf``.
     """
-    out, lse = _forward(q, k, v, 0.0, causal, attn_mask=_additive(mask, q.dtype), scale=scale)
-    if mask is not None:
-        lse = lse.masked_fill(~mask.any(dim=-1), -torch.inf)
-    return out, lse
+    if mask is None:
+        out, lse = _forward(q, k, v, 0.0, causal, scale=scale)
+        return out, lse
+    out, lse = _forward(q, k, v, 0.0, causal, attn_mask=mask.bias, scale=scale)
+    return out, lse.masked_fill_(mask.empty, -torch.inf)
 
 
 def flash_backward(
@@ -48,17 +64,12 @@ def flash_backward(
     *,
     scale: float,
     causal: bool = False,
-    mask: Tensor | None = None,
+    mask: AdditiveMask | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of q, k, v of one rectangle, given the *merged* ``out`` and finite ``lse`` of its rows."""
-    grads = _backward(grad_out, q, k, v, out, lse, 0.0, causal, attn_mask=_additive(mask, q.dtype), scale=scale)
+    bias = None if mask is None else mask.bias
+    grads = _backward(grad_out, q, k, v, out, lse, 0.0, causal, attn_mask=bias, scale=scale)
     return grads[0], grads[1], grads[2]
-
-
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if mask is None:
-        return None
-    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 def merge_into(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
