@@ -108,7 +108,7 @@ class Report:
         for cls, (normal, anomalous, masks) in self.counts.items():
             lines.append(f"  {cls:<{width}}  {normal} normal, {anomalous} anomalous, {masks} masks")
         lines += [f"  problem: {problem}" for problem in self.problems]
-        lines.append("ok" if self.ok else f"{len(self.problems)} problems")
+        lines.append("ok" if self.ok else f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}")
         return lines
 
 

@@ -55,6 +55,8 @@ class ClassScores:
 SCORES = tuple(field.name for field in fields(ClassScores) if field.name.startswith(("image_", "pixel_")))
 """Names of the scores, in the order of the table."""
 
+_HEADS = ("I-AUROC", "I-AP", "I-F1", "P-AUROC", "P-AUPRO", "P-F1", "P-AP", "P-AUPRO exact")
+
 
 @dataclass(frozen=True)
 class ScoreTable:
@@ -77,8 +79,11 @@ class ScoreTable:
         return tuple(means)
 
     def __str__(self) -> str:
-        """Returns aligned text, scores in percent with one decimal, each dataset followed by its mean."""
-        lines = [("dataset", "class", "pictures", "anomalous", *SCORES)]
+        """Returns aligned text, scores in percent with one decimal, each dataset followed by its mean.
+
+        I- is the image level, P- the pixel level.
+        """
+        lines = [("dataset", "class", "pictures", "anomalous", *_HEADS)]
         for mean in self.means():
             for row in [*(row for row in self.rows if row.dataset == mean.dataset), mean]:
                 lines.append(tuple(_text(value) for value in asdict(row).values()))

@@ -134,7 +134,7 @@ def test_means_are_unweighted_and_leave_undefined_scores_out() -> None:
 def test_text_is_aligned_in_percent_with_undefined_scores_named() -> None:
     lines = str(TABLE).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[0].split()[:5] == ["dataset", "class", "pictures", "anomalous", "image_auroc"]
+    assert lines[0].split()[:5] == ["dataset", "class", "pictures", "anomalous", "I-AUROC"]
     assert lines[1].split()[:6] == ["a", "x", "10", "4", "50.0", "n/a"]
     assert [line.split()[1] for line in lines[1:]] == ["x", "y", "mean", "z", "mean"]
 

@@ -215,7 +215,7 @@ def test_check_reports_failure_with_the_number_of_problems(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "03")
     ok, lines = check_dataset(tmp_path, "btad")
     assert not ok
-    assert lines[-2:] == ["  problem: The folder 03/test is missing.", "1 problems"]
+    assert lines[-2:] == ["  problem: The folder 03/test is missing.", "1 problem"]
 
 
 def test_a_folder_of_no_known_layout_is_refused(tmp_path: Path) -> None:
