@@ -135,7 +135,7 @@ class _Call(NamedTuple):
             for block in (blocks.q_block, blocks.k_block)
         ]
         length, block, heads = (k_len, blocks.k_block, kv_heads) if by_key else (q_len, blocks.q_block, H)
-        spans = blocks.row_spans.to(torch.int32).contiguous()
+        spans = blocks.derived("triton spans", lambda: blocks.row_spans.to(torch.int32).contiguous())
         # Without padding any byte pointer will do: it is never read.
         valid = spans.view(torch.uint8) if blocks.k_valid is None else blocks.k_valid.view(torch.uint8).contiguous()
         grid = (triton.cdiv(length, tiles[by_key]), B * heads)
@@ -159,7 +159,7 @@ class _BlockSparse(torch.autograd.Function):
         lse = torch.full(q.shape[:-1], -torch.inf, dtype=torch.float32, device=q.device)
         ctx.blocks, ctx.scale = blocks, scale
         if out.numel() and k.numel():
-            lists = _lists(blocks)
+            lists = blocks.derived("triton", lambda: _lists(blocks))
             _Call(q, k, v, blocks, scale).launch(kernels.forward_kernel, out, lse, lists=lists, backward=False)
         ctx.save_for_backward(q, k, v, out, lse)
         return out, lse
@@ -174,10 +174,11 @@ class _BlockSparse(torch.autograd.Function):
             delta = (grad_out.float() * out.float()).sum(dim=-1) - grad_lse
             delta = delta.masked_fill(lse == -torch.inf, 0.0)
             given = (grad_out.contiguous(), lse, delta)
-            call = _Call(q, k, v, ctx.blocks, ctx.scale)
-            lists = _lists(ctx.blocks)
+            blocks: BlockIndex = ctx.blocks
+            call = _Call(q, k, v, blocks, ctx.scale)
+            lists = blocks.derived("triton", lambda: _lists(blocks))
             call.launch(kernels.backward_q_kernel, *given, grad_q, lists=lists)
-            by_key = lists.transposed(ctx.blocks.num_k_blocks)
+            by_key = blocks.derived("triton by key", lambda: lists.transposed(blocks.num_k_blocks))
             call.launch(kernels.backward_kv_kernel, *given, grad_k, grad_v, lists=by_key, by_key=True)
         return grad_q, grad_k, grad_v, None, None
 
