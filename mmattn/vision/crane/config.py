@@ -189,8 +189,6 @@ class CraneInferOptions:
         mutual: Score the pictures of the run against each other.
         memory_weight: Share of the few-shot or mutual map in the final map, in [0, 1].
         video_fps: Frames per second that are scored in a video.
-        clip_weights: open_clip tag or path of the CLIP weights, for checkpoints that hold prompts only.
-        foundation_weights: Path of the DINOv2 or DINO weights that D-Attn needs.
     """
 
     recipe: str | None = field(default=None, metadata={"help": "named recipe, see RECIPES; default: the checkpoint's"})
@@ -212,12 +210,6 @@ class CraneInferOptions:
         default=0.5, metadata={"help": "share of the few-shot or mutual map in the final map, 0 to 1"}
     )
     video_fps: float = field(default=2.0, metadata={"help": "frames per second that are scored in a video"})
-    clip_weights: str | None = field(
-        default=None, metadata={"help": "open_clip tag or local file of CLIP's weights (converted checkpoints)"}
-    )
-    foundation_weights: str | None = field(
-        default=None, metadata={"help": "local file of the DINOv2 or DINO weights (Crane+)"}
-    )
 
 
 RECIPES: dict[str, dict[str, Any]] = {

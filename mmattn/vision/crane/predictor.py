@@ -100,8 +100,8 @@ class CranePredictor:
         Args:
             source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
             device: "auto", "cpu", "cuda", ...
-            options: Choices of this run; a recipe and paths of weights in them change how the model is built.
-            **overrides: Fields of :class:`CraneConfig` that change scoring, not architecture, such as ``sigma``.
+            options: Choices of this run; a recipe in them changes how the model is built.
+            **overrides: Fields of :class:`CraneConfig` that change scoring or name weights, such as ``sigma``.
 
         Raises:
             CheckpointError: If the checkpoint is of another system or its tensors do not fit.
@@ -112,10 +112,6 @@ class CranePredictor:
         folder = resolve("crane", str(source))
         tensors, stored = load_checkpoint(folder, "crane")
         config = _apply(CraneConfig.from_dict(stored), options.recipe, overrides)
-        if options.clip_weights is not None and config.clip_pretrained is not None:
-            config = replace(config, clip_pretrained=options.clip_weights)
-        if options.foundation_weights is not None:
-            config = replace(config, foundation_pretrained=options.foundation_weights)
         model = CraneModel.from_config(config, pretrained=config.clip_pretrained is not None)
         model.load_tensors(tensors)
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
@@ -266,6 +262,8 @@ def _apply(config: CraneConfig, recipe: str | None, overrides: dict[str, Any]) -
     if unknown:
         allowed = ", ".join(sorted(_OVERRIDABLE))
         raise InputError(f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {allowed}.")
+    if "clip_pretrained" in chosen and config.clip_pretrained is None:
+        raise InputError("This checkpoint holds its own CLIP, so other CLIP weights do not fit.", "Leave them out.")
     if chosen.get("sigma", 0.0) < 0:
         raise InputError(f"sigma is {chosen['sigma']}, expected 0 or more pixels.", "0 turns smoothing off.")
     return replace(config, **chosen)
