@@ -115,7 +115,7 @@ for (const stage of $$(".stage.compare")) {
   stage.addEventListener("pointercancel", rest);
 }
 for (const stage of $$("button.stage")) {
-  const first = stage.classList.contains("compare") ? 1 : 0;
+  const first = Number(stage.dataset.index ?? (stage.classList.contains("compare") ? 1 : 0));
   stage.addEventListener("click", () => open(stage.closest(".card"), first));
 }
 slider?.addEventListener("input", () => { relabel(); filter(); });

@@ -38,7 +38,8 @@ class GalleryItem:
         score: Any finite number; ``None`` when the system has none.
         label: What the system calls the item. With a threshold the page derives the label from the score instead.
         pictures: Name -> path relative to the page; pictures, videos or audio, told by suffix. The card shows the
-            second picture and, left of the pointer, the first (so put the input first and its overlay second).
+            second picture and, left of the pointer, the first (so put the input first and its overlay second); with
+            a video or sound it shows the player and all pictures under it.
         details: Further facts, shown as they are.
         error: Why there is no result; such items stand last.
     """
@@ -113,6 +114,7 @@ def _page(items: Sequence[GalleryItem], title: str, threshold: float | None, not
     )
     low, high = _score_range(items, threshold)
     kinds = [_kind(item, threshold) for item in items]
+    grid = "cards roomy" if any(map(_plays, items)) else "cards"
     cards = "\n".join(_card(item, kind, low, high, labels) for item, kind in zip(items, kinds, strict=True))
     return f"""<!doctype html>
 <html lang="en">
@@ -134,7 +136,7 @@ def _page(items: Sequence[GalleryItem], title: str, threshold: float | None, not
 {_finder(kinds, labels)}
 </div></div>
 <main class="wide">
-<div class="cards" data-below="{escape(labels[0])}" data-above="{escape(labels[1])}">
+<div class="{grid}" data-below="{escape(labels[0])}" data-above="{escape(labels[1])}">
 {cards}
 </div>
 <p class="empty"{" hidden" if items else ""}>{"Nothing matches." if items else "There are no results yet."}</p>
@@ -226,7 +228,7 @@ def _card(item: GalleryItem, kind: str, low: float, high: float, labels: tuple[s
     if item.label and item.label not in labels and word != item.label:
         details = {"label": item.label, **details}
     rows = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in details.items())
-    data = f' data-score="{item.score!r}"' if item.score is not None else ""
+    data = f' data-score="{float(item.score)!r}"' if item.score is not None else ""
     data += f' data-media="{escape(json.dumps(media))}"' if media and item.error is None else ""
     name = escape(item.title)
     folder, _, last = item.title.rpartition("/")
@@ -239,16 +241,23 @@ def _card(item: GalleryItem, kind: str, low: float, high: float, labels: tuple[s
 </article>"""
 
 
+def _plays(item: GalleryItem) -> bool:
+    return any(_media_kind(path) != "img" for path in item.pictures.values())
+
+
+def _media_kind(path: str | os.PathLike[str]) -> str:
+    suffix = PurePosixPath(os.fspath(path)).suffix.lower()
+    return "video" if suffix in _VIDEO_SUFFIXES else "audio" if suffix in _AUDIO_SUFFIXES else "img"
+
+
 def _medium(item: GalleryItem, name: str, path: str | os.PathLike[str]) -> dict[str, str]:
     text = os.fspath(path)
     if PurePosixPath(text).is_absolute() or PureWindowsPath(text).drive or not text:
         raise ValueError(
             f"The path {text!r} of {item.title!r} must be relative to the page, so that the folder can be moved."
         )
-    suffix = PurePosixPath(text).suffix.lower()
-    kind = "video" if suffix in _VIDEO_SUFFIXES else "audio" if suffix in _AUDIO_SUFFIXES else "img"
     # Quoting also turns the colon of "javascript:" into text.
-    return {"name": name, "path": quote(text.replace(os.sep, "/")), "kind": kind}
+    return {"name": name, "path": quote(text.replace(os.sep, "/")), "kind": _media_kind(path)}
 
 
 def _stage(item: GalleryItem, media: Sequence[Mapping[str, str]]) -> str:
@@ -259,7 +268,10 @@ def _stage(item: GalleryItem, media: Sequence[Mapping[str, str]]) -> str:
     playable = [entry for entry in media if entry["kind"] != "img"]
     if playable:
         kind, path = playable[0]["kind"], playable[0]["path"]
-        return f'<div class="stage plays"><{kind} controls preload="metadata" src="{path}"></{kind}></div>'
+        player = f'<div class="stage plays"><{kind} controls preload="metadata" src="{path}"></{kind}></div>'
+        return player + "".join(
+            _under(item, entry, index) for index, entry in enumerate(media) if entry["kind"] == "img"
+        )
     images = [
         f'<img class="{place}" src="{entry["path"]}" alt="{escape(item.title)}, {escape(entry["name"])}" '
         'loading="lazy" decoding="async">'
@@ -273,6 +285,15 @@ def _stage(item: GalleryItem, media: Sequence[Mapping[str, str]]) -> str:
     classes = "stage compare" if len(images) == 3 else "stage"
     return (
         f'<button type="button" class="{classes}" aria-label="Enlarge {escape(item.title)}">{"".join(images)}</button>'
+    )
+
+
+def _under(item: GalleryItem, entry: Mapping[str, str], index: int) -> str:
+    """A picture below a player, as the risk curve of a video."""
+    text = f"{escape(item.title)}, {escape(entry['name'])}"
+    image = f'<img src="{entry["path"]}" alt="{text}" loading="lazy" decoding="async">'
+    return (
+        f'<button type="button" class="stage under" data-index="{index}" aria-label="Enlarge {text}">{image}</button>'
     )
 
 

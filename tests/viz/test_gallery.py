@@ -66,6 +66,11 @@ def test_bars_and_threshold_share_one_scale(tmp_path: Path) -> None:
     assert (slider["min"], slider["max"], slider["value"]) == ("-1", "3", "2")
 
 
+def test_numpy_scores_are_written_as_plain_numbers(tmp_path: Path) -> None:
+    card = page(tmp_path, [GalleryItem("a", np.float32(0.25))], threshold=0.2).all("article")[0]  # type: ignore[arg-type]
+    assert card["data-score"] == "0.25"
+
+
 def test_without_a_threshold_items_keep_their_own_labels(tmp_path: Path) -> None:
     found = page(tmp_path, ITEMS)
     assert "anomalous" in found.text
@@ -100,6 +105,12 @@ def test_videos_and_sound_get_controls(path: str, tag: str, tmp_path: Path) -> N
     assert len(players) == 1
     assert "controls" in players[0]
     assert players[0]["src"] == path
+
+
+def test_pictures_stand_under_the_player(tmp_path: Path) -> None:
+    found = page(tmp_path, [GalleryItem("a", 0.1, pictures={"video": "a.mp4", "risk": "a.png", "strip": "b.png"})])
+    assert [tag["src"] for tag in found.all("img")] == ["a.png", "b.png"]
+    assert [tag["data-index"] for tag in found.all("button") if "data-index" in tag] == ["1", "2"]
 
 
 def test_nothing_is_fetched_from_elsewhere(tmp_path: Path) -> None:
