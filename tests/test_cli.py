@@ -257,13 +257,23 @@ def ui(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_app_loads_the_named_models_and_serves(run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace) -> None:
-    words = (
-        "app fake --checkpoint small=embedded runs/mine --recipe plus --device cpu --host 0.0.0.0 --port 8000 --share"
-    )
+    words = "app fake --checkpoint small=embedded runs/mine --device cpu --host 0.0.0.0 --port 8000 --share"
     assert run(*words.split())[0] == 0
     assert {name: p.source for name, p in ui.predictors.items()} == {"small": "embedded", "mine": "runs/mine"}
-    assert ui.predictors["small"].options.recipe == "plus"
+    assert ui.predictors["small"].options.recipe is None
     assert ui.launched == ("the page", {"host": "0.0.0.0", "port": 8000, "share": True})
+
+
+def test_app_offers_every_checkpoint_with_every_recipe(
+    run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace
+) -> None:
+    assert run(*"app fake --checkpoint a=embedded b=runs/b --recipe plain plus".split())[0] == 0
+    assert {name: p.options.recipe for name, p in ui.predictors.items()} == {
+        "a, plain": "plain",
+        "a, plus": "plus",
+        "b, plain": "plain",
+        "b, plus": "plus",
+    }
 
 
 def test_app_without_a_system_serves_every_installed_one(

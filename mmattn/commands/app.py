@@ -43,7 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=SOURCE",
         help="models to choose from; SOURCE is 'embedded', a folder or hf:owner/name (default: embedded)",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="named settings of the system")
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="named settings to choose from (default: as stored)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, metavar="N", help="port (default: the first free one from 7860)")
@@ -51,22 +57,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_system(system: str, checkpoints: Sequence[str], recipe: str | None, device: str) -> Any:
-    """Returns the app of one system with all its models loaded."""
+def build_system(system: str, checkpoints: Sequence[str], recipes: Sequence[str] | None, device: str) -> Any:
+    """Returns the app of one system with all its models loaded, one for each checkpoint and recipe."""
     options_class = class_of(system, "config", "InferOptions")
-    options = options_class()
-    if recipe is not None:
-        recipes = getattr(part_of(system, "config"), "RECIPES", {})
-        if recipe not in recipes:
-            raise InputError(
-                f"System {system!r} has no recipe {recipe!r}.", f"Recipes: {', '.join(recipes) or 'none'}."
-            )
-        options = options_class(recipe=recipe)
+    known = getattr(part_of(system, "config"), "RECIPES", {})
+    for recipe in recipes or ():
+        if recipe not in known:
+            raise InputError(f"System {system!r} has no recipe {recipe!r}.", f"Recipes: {', '.join(known) or 'none'}.")
     predictor_class = class_of(system, "predictor", "Predictor")
-    predictors = {
-        name: predictor_class.from_pretrained(source, device=device, options=options)
-        for name, source in parse_checkpoints(checkpoints).items()
-    }
+    predictors = {}
+    for name, source in parse_checkpoints(checkpoints).items():
+        for recipe in recipes or (None,):
+            options = options_class() if recipe is None else options_class(recipe=recipe)
+            label = name if recipe is None else f"{name}, {recipe}"
+            predictors[label] = predictor_class.from_pretrained(source, device=device, options=options)
     return import_module(f"mmattn.ui.{system}").build_app(predictors)
 
 
