@@ -57,6 +57,8 @@ def cli_main(args: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 after one message on stderr, when an option, a file or the data cannot be used.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).propagate = False  # they have handlers of their own
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
@@ -114,6 +116,22 @@ class CommandLine(LightningCLI):
             at = self.words.index(subcommand) + 1
             stored = ["--config", json.dumps({"model": hyper_parameters})]
             self.config = self.parser.parse_args([*self.words[:at], *stored, *self.words[at:]])
+
+    def instantiate_classes(self) -> None:
+        """Builds data, task and trainer.
+
+        Raises:
+            MmattnError: What one of them raised, freed from the parser's account of types it does not match.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, MmattnError | MediaError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer.

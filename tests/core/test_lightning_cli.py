@@ -55,6 +55,13 @@ class ToyData(BaseDataModule):
         return TensorDataset(torch.zeros(2))
 
 
+class BrokenTask(ToyTask):
+    """A task that cannot be built."""
+
+    def configure_models(self) -> None:
+        raise InputError("Width 7 is odd.", "Set model.init_args.width to 8.")
+
+
 class BrokenData(BaseDataModule):
     """Data that cannot be read."""
 
@@ -152,6 +159,7 @@ FAILURES = {
     "missing checkpoint": (["--ckpt_path", "nope.ckpt"], "nope.ckpt' does not exist"),
     "not our task": (["--model", "torch.nn.Linear"], "torch.nn.Linear"),
     "bad trainer": (["--trainer.accelerator", "abacus"], "abacus"),
+    "task error": (["--model", f"{__name__}.BrokenTask"], "error: Width 7 is odd."),
     "data error": (["--data", f"{__name__}.BrokenData"], "Folder 'data/none' does not exist."),
 }
 

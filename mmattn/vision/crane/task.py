@@ -5,11 +5,14 @@ frozen and in evaluation mode; Adam with betas (0.6, 0.999) moves the prompt ten
 conditioned on each picture, patch probabilities become pixels by nearest neighbour, and image logits have a temperature
 of 0.01; in testing the prompts are static and the model is used as it is.
 
-Every epoch writes a checkpoint folder ``epoch_N`` into the run folder that ``mmattn infer crane --checkpoint`` reads.
+Every epoch writes a checkpoint folder ``epoch_N`` into the run folder that ``mmattn infer crane --checkpoint`` reads. A
+test prints the scores per class and their means, and writes them with a few pictures into ``test`` in the run folder.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,14 @@ from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
 from mmattn.core.resolver import resolve
 from mmattn.core.task import BaseTask
+from mmattn.media.image import read_image
 from mmattn.vision.crane.config import CraneConfig
+from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
 from mmattn.vision.crane.losses import CraneLosses, crane_loss
 from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.results import CraneResult
+from mmattn.vision.crane.score_table import SCORES
 from mmattn.vision.crane.scoring import CraneOutput, Interpolation
 from mmattn.vision.crane.tower import VisionFeatures
 
@@ -41,7 +48,7 @@ class CraneTask(BaseTask):
 
     Args:
         config: The model; null takes the config of ``initial_checkpoint``, or else the published Crane.
-        overrides: Fields of the config to change, such as sigma; mostly for a config that comes from a checkpoint.
+        overrides: Fields to change in that config, such as sigma or the foundation, wherever it came from.
         initial_checkpoint: Weights to start from: "embedded", a checkpoint folder or hf:repo[/folder][@revision].
         pretrained: Load the CLIP and foundation weights that the config names; false leaves them random.
         lr: Learning rate of Adam.
@@ -49,6 +56,7 @@ class CraneTask(BaseTask):
         interpolation: How patch probabilities become pixels in the training loss.
         feature_cache: Folder where features of the frozen tower are kept, so that they are computed once per picture
             and not once per epoch; null computes them every time. Needs training data without augmentation.
+        examples: Test pictures per class and label that are written with their heat maps.
     """
 
     model: CraneModel
@@ -56,13 +64,14 @@ class CraneTask(BaseTask):
     def __init__(
         self,
         config: CraneConfig | None = None,
-        overrides: dict[str, bool | int | float | str | None] | None = None,
+        overrides: dict[str, bool | int | float | str | list[int] | None] | None = None,
         initial_checkpoint: str | None = None,
         pretrained: bool = True,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.6, 0.999),
         interpolation: Interpolation = "nearest",
         feature_cache: str | None = None,
+        examples: int = 1,
     ) -> None:
         self.config = config
         self.overrides = overrides or {}
@@ -72,6 +81,7 @@ class CraneTask(BaseTask):
         self.betas = betas
         self.interpolation: Interpolation = interpolation
         self.feature_cache = feature_cache
+        self.examples = examples
         super().__init__()
 
     def configure_models(self) -> None:
@@ -99,13 +109,24 @@ class CraneTask(BaseTask):
         return self
 
     def setup(self, stage: str) -> None:
-        """Puts the feature cache between the training data and its loader."""
-        if stage != "fit" or self.feature_cache is None:
-            return
+        """Checks that the data has the model's picture size, and puts the feature cache before the training loader.
+
+        Raises:
+            InputError: If the sizes differ, or the cache cannot serve this data.
+        """
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, BaseDataModule):
-            raise InputError("feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null.")
-        data.wrap_train = self._cached
+        size = getattr(getattr(data, "preprocess", None), "image_size", self.model.config.image_size)
+        if size != self.model.config.image_size:
+            raise InputError(
+                f"The data makes pictures of {size} pixels, and this model reads {self.model.config.image_size}.",
+                f"Set data.init_args.image_size to {self.model.config.image_size}.",
+            )
+        if stage == "fit" and self.feature_cache is not None:
+            if not isinstance(data, BaseDataModule):
+                raise InputError(
+                    "feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null."
+                )
+            data.wrap_train = self._cached
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Returns the loss of a batch of annotated pictures."""
@@ -119,8 +140,39 @@ class CraneTask(BaseTask):
         losses = self._losses(batch, condition=self.model.config.inference_context)
         self._log_losses("val", losses, len(batch["label"]))
 
+    def on_test_start(self) -> None:
+        """Prepares the evaluation.
+
+        Raises:
+            InputError: On more than one device, because a class is scored over all its pictures at once.
+        """
+        if self.trainer.world_size > 1:
+            raise InputError("Scores per class need all pictures in one place.", "Test with --trainer.devices 1.")
+        data = getattr(self.trainer, "datamodule", None)
+        self.evaluation = CraneEvaluation(getattr(data, "test_sizes", dict)())
+        self.drawn: Counter[tuple[str, ...]] = Counter()
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Adds a batch to the evaluation and draws the first pictures of each class."""
+        output: CraneOutput = self.model(batch["img"])
+        self.evaluation.update(batch, output.score, output.anomaly_map)
+        if self.trainer.loggers:
+            self._draw(batch, output)
+
+    def on_test_epoch_end(self) -> None:
+        """Prints the table, logs the means and writes both."""
+        with self.evaluation as evaluation:
+            table = evaluation.compute()
+        self.print(str(table))
+        for row in table.means():
+            scores = {name: getattr(row, name) for name in SCORES}
+            self.log_dict({f"test/{row.dataset}/{name}": v for name, v in scores.items() if not math.isnan(v)})
+        if self.trainer.loggers:
+            table.write_csv(self._test_folder() / "metrics.csv")
+            table.write_json(self._test_folder() / "metrics.json")
+
     def predict_step(self, batch: Batch, batch_index: int) -> CraneOutput:
-        """Returns scores and maps."""
+        """Returns scores and maps; ``mmattn infer crane`` is what writes them to files."""
         output: CraneOutput = self.model(batch["img"])
         return output
 
@@ -164,6 +216,28 @@ class CraneTask(BaseTask):
         for name in ("focal", "dice", "cross_entropy"):
             self.log(f"{stage}/{name}", getattr(losses, name), batch_size=batch_size)
 
+    def _test_folder(self) -> Path:
+        return Path(self.trainer.log_dir or ".") / "test"
+
+    def _draw(self, batch: Batch, output: CraneOutput) -> None:
+        """Writes the heat map of pictures until every class has ``examples`` of each label."""
+        for i, path in enumerate(batch["path"]):
+            dataset = batch["dataset"][i] if "dataset" in batch else ""
+            place = (dataset, batch["cls_name"][i], "anomalous" if batch["label"][i] else "normal")
+            if self.drawn[place] >= self.examples:
+                continue
+            self.drawn[place] += 1
+            picture = read_image(path)
+            result = CraneResult(
+                score=float(output.score[i]),
+                anomaly_map=output.anomaly_map[i].float().cpu().numpy(),
+                image=picture,
+                image_size=(picture.shape[0], picture.shape[1]),
+            )
+            folder = self._test_folder().joinpath("examples", *place)
+            folder.mkdir(parents=True, exist_ok=True)
+            result.save(folder, Path(path).name)
+
     def _cached(self, items: Dataset[Any]) -> Dataset[Any]:
         """Returns the training data with features in the place of pictures; computes those that are missing."""
         if not isinstance(items, Annotated) or getattr(items, "is_random", False):
@@ -183,13 +257,14 @@ def override(config: CraneConfig, fields: dict[str, Any]) -> CraneConfig:
     Raises:
         InputError: If one is no field of the config.
 
-    >>> override(CraneConfig(), {"sigma": 2.0}).sigma
-    2.0
+    >>> override(CraneConfig(), {"feature_layers": [24]}).feature_layers
+    (24,)
     """
     unknown = sorted(set(fields) - set(CraneConfig.__dataclass_fields__))
     if unknown:
         raise InputError(f"overrides names {', '.join(unknown)}, which Crane's config does not have.")
-    return replace(config, **fields)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return replace(config, **values)
 
 
 def model_card(epoch: int, metrics: dict[str, float]) -> str:
