@@ -7,7 +7,7 @@ first - and puts what comes back into a [`Report`][mmattn.bench.report.Report]. 
 
 BENCHMARKS: dict[str, str] = {
     "attention": "mmattn.bench.attention",
-    "aupro": "mmattn.bench.crane:aupro",
+    "aupro": "mmattn.bench.aupro",
     "crane_attention": "mmattn.bench.crane:attention",
     "crane_block_memory": "mmattn.bench.crane:block_memory",
     "dattn": "mmattn.bench.crane:dattn",

@@ -97,15 +97,19 @@ class CraneModel(nn.Module):
         return features
 
     def memory_features(self, images: Tensor, vision: VisionFeatures | None = None) -> Tensor:
-        """Returns the patch features (B, C, h, w) that few-shot memories compare: the foundation's, or E-Attn's.
+        """Returns the patch features (B, C, h, w) that few-shot memories compare.
+
+        They are those of the foundation or of the embedded trunk, whichever is loaded, else the E-Attn features.
 
         Args:
             images: (B, 3, S, S).
             vision: Their features, if already known.
         """
-        features = self.foundation_features(images)
-        if features is not None:
+        if self.config.trunk != "none":
+            features: Tensor = self.tower.visual.conv1.features(images)
             return features
+        if self.foundation is not None:
+            return self.foundation(images)
         vision = self.encode_image(images) if vision is None else vision
         return vision.patch_features[-1].transpose(1, 2).unflatten(2, vision.grid)
 
