@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmattn.media.errors import MediaError
 
-__all__ = ["atomic_path", "temporary_sibling"]
+__all__ = ["atomic_path", "temporary_sibling", "write_error"]
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -43,12 +43,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush(temporary)
         except OSError as error:
             if error.errno in _DISK_FULL:
-                raise _explained(error, target) from error
+                raise write_error(error, target) from error
             raise
         try:
             temporary.replace(target)
         except OSError as error:
-            raise _explained(error, target) from error
+            raise write_error(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def temporary_sibling(target: Path) -> Path:
         # Plain creation, not tempfile: the finished file keeps the permissions that the user's umask asks for.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise _explained(error, target) from error
+        raise write_error(error, target) from error
     return temporary
 
 
@@ -77,7 +77,8 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _explained(error: OSError, target: Path) -> MediaError:
+def write_error(error: OSError, target: Path) -> MediaError:
+    """Returns the error to show instead of ``error``, which happened while ``target`` was written."""
     if error.errno in _DISK_FULL:
         return MediaError(f"Cannot write {target}: the disk is full.", "Free some space or choose another folder.")
     if error.errno in _REFUSED:

@@ -36,6 +36,8 @@ class VideoIndex:
         seeks_exactly: Whether frames keep their times after a seek. In containers without an exact index (AVI, MPEG,
             transport streams) they do not, and a frame is found by decoding from the start.
         is_timed: Whether decoded frames carry their ``pts``; if not, the n-th frame decoded is frame n.
+        has_open_gops: Whether frames shown before a key frame are stored after it; decoding them has to start at the
+            key frame before.
     """
 
     pts: npt.NDArray[np.int64]
@@ -46,6 +48,7 @@ class VideoIndex:
     fps: float
     seeks_exactly: bool
     is_timed: bool
+    has_open_gops: bool
 
     def key_before(self, frame: int) -> int:
         """Returns the last key frame that is not after ``frame``; 0 when there is none."""
@@ -116,11 +119,12 @@ def import_av() -> ModuleType:
 
 @dataclass(frozen=True)
 class _Packets:
-    """Ticks and key-frame flags of the shown frames in presentation order, and whether the ticks are theirs."""
+    """Ticks and key-frame flags of the shown frames in presentation order; the rest as in :class:`VideoIndex`."""
 
     pts: npt.NDArray[np.int64]
     is_key: npt.NDArray[np.bool_]
     is_timed: bool
+    has_open_gops: bool
 
 
 def _read_packets(container: Any, stream: Any, path: Path) -> _Packets:
@@ -145,9 +149,12 @@ def _read_packets(container: Any, stream: Any, path: Path) -> _Packets:
         raise MediaError(
             f"{path} has no presentation times.", "Put it into a container that has: ffmpeg -i in -c copy out.mp4"
         )
-    order = np.argsort(ticks, kind="stable")
+    pts = np.array(ticks, dtype=np.int64)
     is_key = np.array([key for _, _, key in shown], dtype=np.bool_)
-    return _Packets(np.array(ticks, dtype=np.int64)[order], is_key[order], is_timed)
+    latest_key = np.maximum.accumulate(np.where(is_key, pts, np.iinfo(np.int64).min))
+    has_open_gops = bool((pts < latest_key).any())
+    order = np.argsort(pts, kind="stable")
+    return _Packets(pts[order], is_key[order], is_timed, has_open_gops)
 
 
 def _index(container: Any, stream: Any, first: Any, packets: _Packets) -> VideoIndex:
@@ -164,4 +171,5 @@ def _index(container: Any, stream: Any, first: Any, packets: _Packets) -> VideoI
         fps=(len(timestamps) - 1) / span if span > 0 else float(stream.average_rate or stream.guessed_rate or 1),
         seeks_exactly=packets.is_timed and any(kind in container.format.name for kind in ("mp4", "matroska")),
         is_timed=packets.is_timed,
+        has_open_gops=packets.has_open_gops,
     )

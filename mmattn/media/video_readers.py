@@ -218,14 +218,15 @@ class DecordReader(IndexedReader):
     Raises:
         MediaError: decord cannot open the file or misreads it: frames only a few pixels wide come out with more than 3
             channels because decord takes the count from the row stride (upstream issues 93 and 336), and it returns
-            neighbouring frames from AVI, MPEG and transport streams.
+            wrong frames from AVI, MPEG and transport streams and from open groups of pictures.
         ImportError: decord is not installed.
     """
 
     def __init__(self, path: Path, index: VideoIndex, num_threads: int = 1) -> None:
         super().__init__(path, index, num_threads)
-        if not index.seeks_exactly:
-            raise MediaError(f"decord returns wrong frames from the kind of container that {path} is.", _TRY_PYAV)
+        if not index.seeks_exactly or index.has_open_gops:
+            reason = "its groups of pictures are open" if index.has_open_gops else "its container has no exact index"
+            raise MediaError(f"decord returns wrong frames from {path} because {reason}.", _TRY_PYAV)
         count = len(self._decoder.get())
         if count != len(index.pts):
             raise MediaError(f"decord counts {count} frames in {path}, the container has {len(index.pts)}.", _TRY_PYAV)

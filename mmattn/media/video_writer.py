@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.media.errors import MediaError
-from mmattn.media.files import atomic_path
+from mmattn.media.files import atomic_path, write_error
 from mmattn.media.video_index import import_av
 
 __all__ = ["VideoWriter"]
@@ -78,7 +78,7 @@ class VideoWriter:
 
         Raises:
             ValueError: Wrong dtype or shape, or another size than the first frame's.
-            MediaError: The writer is closed.
+            MediaError: The writer is closed, or the disk is full; then nothing is left.
         """
         if not self._is_open:
             raise MediaError(f"The writer of {self.path} is closed.")
@@ -94,7 +94,11 @@ class VideoWriter:
         picture = picture.reformat(format="yuv420p", dst_colorspace=_BT709)
         picture.pts = self.num_frames
         picture.time_base = 1 / self._rate
-        self._container.mux(self._stream.encode(picture))
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except OSError as error:
+            self.abort()
+            raise write_error(error, self.path) from error
         self.num_frames += 1
 
     def close(self) -> None:

@@ -39,11 +39,16 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encode(
-    path: Path, levels: Sequence[int], codec: str, pts: Sequence[int] | None = None, pix_fmt: str = "yuv420p"
+    path: Path,
+    levels: Sequence[int],
+    codec: str,
+    pts: Sequence[int] | None = None,
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Writes grey frames with PyAV directly; ``pts`` in milliseconds makes the frame rate variable."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 128, 64, pix_fmt, 2_000_000
         if codec != "gif":
             stream.codec_context.gop_size = 12
@@ -244,6 +249,16 @@ def test_opencv_still_decodes_png_after_a_video_was_read(ramp: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "7"
+
+
+def test_open_groups_of_pictures_are_read_right_and_refused_for_decord(tmp_path: Path) -> None:
+    options = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0"}
+    path = encode(tmp_path / "open.mp4", LEVELS.tolist(), "libx264", options=options)
+    with pytest.raises(MediaError, match="groups of pictures are open"):
+        open_video(path, "decord")
+    with open_video(path) as reader:
+        for number in np.random.default_rng(0).permutation(40).tolist():
+            assert levels_of(reader.get_batch([number]))[0] == pytest.approx(LEVELS[number], abs=3)
 
 
 def test_both_backends_return_the_same_pixels(tmp_path: Path) -> None:

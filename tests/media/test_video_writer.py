@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,26 @@ def test_an_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
     writer.abort()
     assert (tmp_path / "a.mp4").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class FullDisk:
+    """An encoder's container on a disk without space."""
+
+    def mux(self, packets: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mp4", 25)
+    writer.write(frame())
+    writer._container.close()
+    writer._container = FullDisk()
+    with pytest.raises(MediaError, match=r"a\.mp4: the disk is full"):
+        writer.write(frame())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_video_without_frames_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
