@@ -21,7 +21,7 @@ by these names, ``Name`` being the capitalised system name:
     ``export(args) -> int``: ``args.checkpoint: str``, ``args.output: Path``.
     ``calibrate(args) -> int``: ``args.folder: Path``, ``args.checkpoint: str``, ``args.device: str``,
     ``args.output: Path | None``.
-    ``data_make(args) -> int``: ``args.path: Path``, ``args.seed: int``.
+    ``data_make(args) -> int``: ``args.path: Path``.
     ``data_check(args) -> int``: ``args.path: Path``.
     ``add_arguments(command, parser) -> None``: optional; adds the system's own flags to one of ``"convert"``,
     ``"export"``, ``"calibrate"``, ``"data_make"``, ``"data_check"``; they arrive in ``args``.

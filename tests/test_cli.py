@@ -152,11 +152,11 @@ def test_convert_passes_the_systems_own_flags(run: Run, calls: list[tuple[str, A
 def test_calibrate_and_data_pass_their_arguments(run: Run, calls: list[tuple[str, Any]]) -> None:
     Path("set").mkdir()
     assert run("calibrate", "fake", "set", "--device", "cpu")[0] == 0
-    assert run("data", "make", "fake", "new", "--seed", "3")[0] == 0
+    assert run("data", "make", "fake", "new")[0] == 0
     assert run("data", "check", "fake", "set")[0] == 1
     assert [name for name, _ in calls] == ["calibrate", "data_make", "data_check"]
     assert (calls[0][1].folder, calls[0][1].checkpoint, calls[0][1].device) == (Path("set"), "embedded", "cpu")
-    assert (calls[1][1].path, calls[1][1].seed) == (Path("new"), 3)
+    assert calls[1][1].path == Path("new")
 
 
 @pytest.mark.parametrize(

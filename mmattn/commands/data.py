@@ -12,7 +12,7 @@ from mmattn.core.errors import InputError
 __all__ = ["main"]
 
 ACTIONS = {
-    "make": "Writes the system's generated dataset, the same one for the same seed.",
+    "make": "Writes the system's generated dataset, the same one every time.",
     "check": "Looks over a dataset folder and names what is wrong with it.",
 }
 EXAMPLE = "mmattn data make crane datasets/synthetic\n  mmattn data check crane datasets/mvtec"
@@ -33,7 +33,6 @@ def main(argv: Sequence[str]) -> int:
     parser = parser_for(f"data {action} {system}", ACTIONS[action], example.replace("crane", system))
     parser.add_argument("path", type=Path, metavar="PATH", help="folder of the dataset")
     if action == "make":
-        parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another set (default: 0)")
     add_own_arguments(system, f"data_{action}", parser)
     args = parser.parse_args(rest)
     function = command_of(system, f"data_{action}")

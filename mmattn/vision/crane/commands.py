@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
 
 if TYPE_CHECKING:
@@ -114,8 +115,12 @@ def data_make(args: argparse.Namespace) -> int:
     """Draws the synthetic set into a folder in MVTec's layout."""
     from mmattn.vision.crane.synthetic import make
 
-    make(args.path, seed=args.seed, split=args.split, pictures=args.pictures)
-    print(f"Wrote {args.path}. Check it with: mmattn data check crane {args.path} --layout mvtec_style")
+    if args.per_category < 1:
+        raise InputError(f"--per-category is {args.per_category}, expected at least 1.")
+    count = make(args.path, split=args.split, per_category=args.per_category)
+    print(
+        f"Wrote {count} pictures to {args.path}. Check it with: mmattn data check crane {args.path} --layout mvtec_style"
+    )
     return 0
 
 
@@ -142,8 +147,10 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
             "--false-alarm-rate", type=float, default=0.05, metavar="RATE", help="wanted rate, 0 to 1 (default 0.05)"
         )
     elif command == "data_make":
-        parser.add_argument("--split", default="test", help="which split of the generator (default test)")
-        parser.add_argument("--pictures", type=int, default=40, help="pictures per category (default 40)")
+        parser.add_argument("--split", default="test", help="which split of the generator (default: test)")
+        parser.add_argument(
+            "--per-category", type=int, default=40, metavar="N", help="test pictures per category (default: 40)"
+        )
     elif command == "data_check":
         parser.add_argument("--layout", help="name of the layout, such as mvtec or visa; default: guessed")
 
