@@ -267,7 +267,7 @@ def test_app_loads_the_named_models_and_serves(run: Run, calls: list[tuple[str, 
 def test_app_offers_every_checkpoint_with_every_recipe(
     run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace
 ) -> None:
-    assert run(*"app fake --checkpoint a=embedded b=runs/b --recipe plain plus".split())[0] == 0
+    assert run(*["app", "fake", "--checkpoint", "a=embedded", "b=runs/b", "--recipe", "plain", "plus"])[0] == 0
     assert {name: p.options.recipe for name, p in ui.predictors.items()} == {
         "a, plain": "plain",
         "a, plus": "plus",

@@ -32,7 +32,6 @@ def main(argv: Sequence[str]) -> int:
     system, rest = take_system(argv[1:], f"data {action}", "PATH [options]", ACTIONS[action], example)
     parser = parser_for(f"data {action} {system}", ACTIONS[action], example.replace("crane", system))
     parser.add_argument("path", type=Path, metavar="PATH", help="folder of the dataset")
-    if action == "make":
     add_own_arguments(system, f"data_{action}", parser)
     args = parser.parse_args(rest)
     function = command_of(system, f"data_{action}")

@@ -31,8 +31,8 @@ def _draw(
 ) -> np.ndarray:
     """Heat map over the picture with the outline of everything above the threshold."""
     resized = resize_map(anomaly_map, (image.shape[0], image.shape[1]))
-    limits = (0.0, 1.0) if display_range == "fixed" else (float(resized.min()), float(resized.max()))
-    blended = overlay(image, resized, vmin=limits[0], vmax=limits[1])
+    limits: tuple[float | None, float | None] = (0.0, 1.0) if display_range == "fixed" else (None, None)
+    blended = overlay(image, resized, vmin=limits[0], vmax=limits[1], alpha=0.75, fade=True)
     return contour(blended, resized > threshold, CONTOUR_COLOR, max(1, round(max(image.shape[:2]) / 320)))
 
 
