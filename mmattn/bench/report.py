@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mmattn.bench.machine import describe_machine
 from mmattn.bench.timer import Comparison, Timing
 
-__all__ = ["Measure", "Report"]
+__all__ = ["Measure", "Report", "without_targets"]
 
 _HEADER = ("case", "against", "threads", "ours", "theirs", "ratio", "pairwise", "target", "met", "difference")
 
@@ -96,6 +96,16 @@ class Report:
         """Writes the JSON form to a file, making its folder if needed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def without_targets(report: Report) -> Report:
+    """Returns the result of a ``--quick`` run: same numbers, no verdicts, and a note that says why."""
+    return replace(
+        report,
+        comparisons=[(case, replace(c, target=None)) for case, c in report.comparisons],
+        measures=[replace(m, target=None) for m in report.measures],
+        notes=[*report.notes, "quick run: sizes are too small for these numbers to be a measurement"],
+    )
 
 
 def _cells(case: str, c: Comparison) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mmattn.bench.report import Measure, Report
+from mmattn.bench.report import Measure, Report, without_targets
 from mmattn.bench.timer import Agreement, Comparison, Timing
 
 
@@ -31,6 +31,14 @@ def test_table_is_aligned_and_says_which_targets_were_missed():
 
 def test_missed_targets_are_listed_by_name():
     assert example().missed == ["random against dense, 2 thread(s)", "slope"]
+
+
+def test_a_quick_run_keeps_its_numbers_and_loses_its_verdicts():
+    quick = without_targets(example())
+    assert quick.missed == []
+    assert quick.comparisons[0][1].ratio == 4.0
+    assert quick.measures[0].value == 1.25
+    assert "too small" in quick.table()
 
 
 def test_json_holds_machine_times_ratio_target_and_agreement(tmp_path: Path):
