@@ -18,7 +18,7 @@ function relabel() {
   for (const card of cards) {
     const score = numberOf(card);
     if (score === null || card.classList.contains("failed")) continue;
-    const above = score >= threshold;
+    const above = score > threshold;
     card.classList.toggle("above", above);
     card.classList.toggle("below", !above);
     $(".chip", card).textContent = above ? grid.dataset.above : grid.dataset.below;

@@ -67,10 +67,10 @@ def write_gallery(
         path: The HTML file, or a folder that gets an ``index.html``.
         items: What to show; may be empty.
         title: Heading of the page.
-        threshold: Scores from here on get the second label. The page has a slider that moves it; without a threshold
+        threshold: Scores above it get the second label. The page has a slider that moves it; without a threshold
             there is no slider and items keep their own labels.
         note: A sentence or two under the heading: model, data, how to read the score.
-        labels: Words for scores below the threshold and from it on.
+        labels: Words for scores up to the threshold and above it.
 
     Returns:
         Path of the page.
@@ -161,7 +161,7 @@ def _kind(item: GalleryItem, threshold: float | None) -> str:
         return "failed"
     if item.score is None or threshold is None:
         return "plain"
-    return "above" if item.score >= threshold else "below"
+    return "above" if item.score > threshold else "below"
 
 
 def _counts(kinds: Sequence[str], labels: tuple[str, str]) -> str:

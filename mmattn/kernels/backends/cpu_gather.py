@@ -56,6 +56,10 @@ class GatherPlan:
             *self._group(full_count, full, shape, masked=False),
             *self._group(part_count, part, shape, masked=True),
         ]
+        filled = torch.zeros(math.prod(shape), dtype=torch.bool)
+        for group in self.groups:
+            filled[group.rows] |= not group.masked
+        self.unfilled = (~filled).nonzero()[:, 0]
         padded_rows = blocks.num_q_blocks * blocks.q_block - blocks.q_len
         # (S, nq, q_block, 2): rows after the last query see nothing.
         self.spans = F.pad(blocks.row_spans, (0, 0, 0, padded_rows)).unflatten(1, (-1, blocks.q_block))
@@ -92,7 +96,8 @@ class GatherPlan:
         blocks = self.blocks
         queries = _table(q, blocks.q_block)
         keys, values = _table(k, blocks.k_block), _table(v, blocks.k_block)
-        out = torch.zeros_like(queries)
+        out = torch.empty_like(queries)
+        out[self.unfilled] = 0.0
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=accumulate_dtype(q.dtype))
         gather_k, gather_v = _Gather(keys), _Gather(values)
         for group in self._chunks(keys):
@@ -102,7 +107,8 @@ class GatherPlan:
             part_out, part_lse = partial[0][:, 0], partial[1][:, 0]
             if group.masked:
                 part_out, part_lse = merge_into(out[group.rows], lse[group.rows], part_out, part_lse)
-            out[group.rows], lse[group.rows] = part_out, part_lse
+            out.index_copy_(0, group.rows, part_out)
+            lse.index_copy_(0, group.rows, part_lse)
         lse = lse.view(*q.shape[:2], -1)[..., : q.shape[2]]
         return out.view(*q.shape[:2], -1, q.shape[3])[:, :, : q.shape[2]], lse
 
@@ -160,7 +166,8 @@ class GatherPlan:
 def _table(x: Tensor, block: int) -> Tensor:
     """Returns ``(B, H, T, D)`` as a table of blocks ``(B H nb, block, D)``, zero padded at the end."""
     padding = -x.shape[2] % block
-    return F.pad(x, (0, 0, 0, padding)).reshape(-1, block, x.shape[3])
+    # Padding by nothing would still copy.
+    return (F.pad(x, (0, 0, 0, padding)) if padding else x).reshape(-1, block, x.shape[3])
 
 
 class _Gather:

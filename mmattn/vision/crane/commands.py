@@ -118,9 +118,8 @@ def data_make(args: argparse.Namespace) -> int:
     if args.per_category < 1:
         raise InputError(f"--per-category is {args.per_category}, expected at least 1.")
     count = make(args.path, split=args.split, per_category=args.per_category)
-    print(
-        f"Wrote {count} pictures to {args.path}. Check it with: mmattn data check crane {args.path} --layout mvtec_style"
-    )
+    print(f"Wrote {count} pictures to {args.path}.")
+    print(f"Check it with: mmattn data check crane {args.path} --layout mvtec_style")
     return 0
 
 

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from mmattn.core.errors import CheckpointError, InputError, MissingExtraError
 
-__all__ = ["EfficientNetLite0Trunk", "TrunkPatchEmbed", "self_distance"]
+__all__ = ["EfficientNetLite0Trunk", "TrunkPatchEmbed", "self_distances"]
 
 STRIDE = 8
 CHANNELS = (24, 40, 112)
+DISTANCES = 1 + len(CHANNELS)
 _TAPS = (1, 2, 4)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -96,33 +97,43 @@ class EfficientNetLite0Trunk(nn.Module):
         return torch.cat(maps, 1)
 
 
-def self_distance(features: Tensor, *, neighbours: int = 10, gap: int = 3) -> Tensor:
-    """Returns how far each cell is from the cells most like it in the same picture, (B, 1, H, W).
+def self_distances(features: Tensor, *, neighbours: int = 4, gap: int = 3, stride: int = 2) -> Tensor:
+    """Returns how far each cell is from the cells most like it in the same picture, (B, 4, H, W).
 
-    The mean Euclidean distance of the unit-length features to their nearest cells that lie more than ``gap`` rows or
-    columns away. O(H² W²) time and memory.
+    The mean Euclidean distance of unit-length features to their nearest cells that lie more than ``gap`` rows or
+    columns away: once for the trunk's three stages together, then for each of them. O(H² W² / stride²) time and memory.
 
     Args:
-        features: Dense features, (B, C, H, W).
+        features: Trunk features, (B, 176, H, W).
         neighbours: Number of nearest cells.
         gap: Cells this close in both directions do not count.
+        stride: Only every ``stride``-th cell of a row and of a column is a candidate.
     """
-    batch, _, height, width = features.shape
-    flat = F.normalize(features.flatten(2), dim=1)  # (B, C, HW)
-    similarity = flat.transpose(1, 2) @ flat  # (B, HW, HW)
-    row = torch.arange(height, device=features.device).repeat_interleave(width)
-    column = torch.arange(width, device=features.device).repeat(height)
-    near = ((row[:, None] - row).abs() <= gap) & ((column[:, None] - column).abs() <= gap)
-    top = similarity.masked_fill(near, -1.0).topk(min(neighbours, height * width), dim=-1).values
-    distance = (2 - 2 * top).clamp_min(0).sqrt().mean(-1)
-    return distance.view(batch, 1, height, width)
+    height, width = features.shape[2:]
+    near = _near(height, gap, stride, features.device)[:, None, :, None]
+    near = (near & _near(width, gap, stride, features.device)[None, :, None, :]).flatten(2).flatten(0, 1)
+    distances = []
+    for level in (features, *features.split(CHANNELS, dim=1)):
+        unit = F.normalize(level, dim=1)
+        candidates = unit[:, :, ::stride, ::stride].flatten(2)  # (B, C, M)
+        similarity = unit.flatten(2).transpose(1, 2) @ candidates  # (B, HW, M)
+        top = similarity.masked_fill(near, -1.0).topk(min(neighbours, candidates.shape[2]), dim=-1).values
+        distances.append((2 - 2 * top).clamp_min(0).sqrt().mean(-1))
+    return torch.stack(distances, 1).unflatten(2, (height, width))
+
+
+def _near(length: int, gap: int, stride: int, device: torch.device) -> Tensor:
+    """Returns which candidates of one axis are within ``gap``, (length, candidates) bool."""
+    place = torch.arange(length, device=device)
+    return (place[:, None] - place[::stride]).abs() <= gap
 
 
 class TrunkPatchEmbed(nn.Module):
     """Patch tokens of a vision transformer from the frozen trunk; takes the place of ``visual.conv1``.
 
-    A cell is described by its features, its difference to the picture's mean and to the mean of its 7x7 cells, and
-    its self-distance; a small trained network maps these 529 numbers to the transformer's width.
+    A cell is described by its features, their difference to the picture's mean and to the mean of its 7x7 cells, and
+    its self-distances, as they are and relative to the picture's; a small trained network maps these 536 numbers to
+    the transformer's width.
 
     Args:
         width: Channels of the transformer.
@@ -133,13 +144,13 @@ class TrunkPatchEmbed(nn.Module):
         InputError: If ``patch_size`` is not 8.
     """
 
-    def __init__(self, width: int, patch_size: int = STRIDE, hidden: int = 256) -> None:
+    def __init__(self, width: int, patch_size: int = STRIDE, hidden: int = 384) -> None:
         super().__init__()
         if patch_size != STRIDE:
             raise InputError(f"patch_size is {patch_size}, but the EfficientNet-Lite0 trunk has cells of {STRIDE}.")
         self.trunk = EfficientNetLite0Trunk()
-        channels = 3 * self.trunk.embed_dim + 1
-        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=0.01)
+        channels = 3 * self.trunk.embed_dim + 2 * DISTANCES
+        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=0.02)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
@@ -149,15 +160,25 @@ class TrunkPatchEmbed(nn.Module):
         features: Tensor = self.trunk(images)
         return features
 
-    def describe(self, features: Tensor) -> Tensor:
-        """Returns the description (B, 529, H, W) of trunk features (B, 176, H, W)."""
+    def describe(self, features: Tensor, distances: Tensor | None = None) -> Tensor:
+        """Returns the description (B, 536, H, W) of trunk features (B, 176, H, W).
+
+        Args:
+            features: Of whole pictures, because the description compares a cell with the others.
+            distances: Their :func:`self_distances` (B, 4, H, W), if already known.
+        """
+        distances = self_distances(features) if distances is None else distances
+        relative = distances / distances.mean((2, 3), keepdim=True).clamp_min(1e-6)
         overall = features.mean((2, 3), keepdim=True)
         local = F.avg_pool2d(features, 7, 1, 3, count_include_pad=False)
-        return torch.cat([features, features - overall, features - local, self_distance(features)], 1)
+        return torch.cat([features, features - overall, features - local, distances, relative], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns tokens (B, width, S/8, S/8) of CLIP-normalised images (B, 3, S, S)."""
+        """Returns tokens (B, width, S/8, S/8) of CLIP-normalised images (B, 3, S, S).
+
+        Descriptions (B, 536, H, W) are accepted in the place of images, so that training can compute them once.
+        """
         with torch.no_grad():
-            described = self.describe(self.features(images))
+            described = self.describe(self.features(images)) if images.shape[1] == 3 else images
         tokens: Tensor = self.fc2(F.gelu(self.fc1(self.norm(described))))
         return tokens

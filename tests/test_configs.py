@@ -1,0 +1,179 @@
+"""Every shipped experiment is parsed and run for one step, with a tiny CLIP and datasets in their true layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mmattn.core.configs import find_config, list_configs
+from mmattn.core.lightning_cli import CommandLine, build, cli_main
+from mmattn.vision.crane import foundation
+from mmattn.vision.crane.config import RECIPES, CraneConfig
+from mmattn.vision.crane.task import CraneTask
+from tests.vision.crane.fake_datasets import write_dataset
+from tests.vision.crane.tiny import tiny_config
+
+TRAINER = [name for name in list_configs() if name.startswith("trainer/")]
+EMBEDDED = [name for name in list_configs() if "/embedded" in name]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+RELEASED = [name for name in list_configs() if name not in {*TRAINER, *EMBEDDED}]
+
+
+class ParseOnly(CommandLine):
+    """Reads and checks everything, builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        self.trainer = None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def parse(command: str, name: str, *flags: str) -> Any:
+    return build([command, "--config", name, *flags], command_line=ParseOnly).config[command]
+
+
+@pytest.mark.parametrize("name", [*RELEASED, *EMBEDDED])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_experiment_parses(command: str, name: str) -> None:
+    config = parse(command, name)
+    assert config.model.class_path.startswith("mmattn.")
+    assert config.data.class_path.startswith("mmattn.")
+
+
+@pytest.mark.parametrize("overlay", TRAINER)
+def test_overlay_changes_the_trainer_and_keeps_the_experiment(overlay: str) -> None:
+    plain, overlaid = parse("fit", "crane/mvtec"), parse("fit", "crane/mvtec", "--config", overlay)
+    changes = yaml.safe_load(find_config(overlay).read_text())
+    for key, value in changes["trainer"].items():
+        assert overlaid.trainer[key] == value
+    for key, value in changes.get("data", {}).get("init_args", {}).items():
+        assert overlaid.data.init_args[key] == value
+    assert overlaid.model == plain.model
+    assert overlaid.data.init_args.train_root == "data/mvtec"
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_experiment_says_where_its_runs_go_and_carries_the_published_seed(name: str) -> None:
+    config = parse("fit", name)
+    assert config.trainer.logger.init_args.name == name.replace("/", "_")
+    assert config.seed_everything == 111
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("crane/mvtec", "crane"),
+        ("crane/visa", "crane"),
+        ("crane/mvtec_plus", "crane_plus"),
+        ("crane/visa_plus", "crane_plus"),
+    ],
+)
+def test_released_experiment_is_the_published_recipe(name: str, recipe: str) -> None:
+    args = parse("fit", name).model.init_args
+    expected = CraneConfig().to_dict() | RECIPES[recipe]
+    overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in (args.overrides or {}).items()}
+    assert args.config is None
+    assert CraneConfig().to_dict() | overrides == expected
+    assert (args.lr, tuple(args.betas)) == (1e-3, (0.6, 0.999))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and a DINOv2 of 22 instead of 86 million numbers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(foundation._TIMM_NAMES, "dinov2", "vit_small_patch14_reg4_dinov2.lvd142m")
+    return tmp_path
+
+
+def tiny_overlay(folder: Path, name: str) -> list[str]:
+    """Flags that shrink an experiment to a tiny random CLIP and one training step, and make its datasets."""
+    data = parse("fit", name).data.init_args
+    for source in [f"{data.train_dataset}:{data.train_root}", *data.test_datasets]:
+        layout, root = source.split(":")
+        write_dataset(layout, folder / root)
+    model = {"config": tiny_config().to_dict()}
+    if "plus" in name:
+        model["overrides"] = {"foundation": "dinov2", "feature_layers": [3], "soft_mean": False}
+    overlay = folder / "tiny.yaml"
+    data = {"image_size": 48, "batch_size": 4, "num_workers": 0}
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": model}, "data": {"init_args": data}}))
+    return [
+        "--config",
+        name,
+        "--config",
+        str(overlay),
+        "--config",
+        "trainer/cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+    ]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_experiment_trains_one_step_and_tests_what_it_saved(
+    workplace: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tiny_overlay(workplace, name)
+    cli = build(["fit", *flags, "--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"])
+    assert cli.trainer.global_step == 1
+    assert 0 < cli.trainer.callback_metrics["train/loss"].item() < 100
+    if name == "crane/image_labels":
+        assert cli.trainer.callback_metrics["train/dice"].item() == 0
+    run = workplace / "runs" / name.replace("/", "_") / "version_0"
+    assert (run / "config.yaml").is_file()
+
+    capsys.readouterr()
+    cli = build(["test", *flags, "--model.init_args.initial_checkpoint", str(run / "epoch_1")])
+    trained = CraneTask.load_from_checkpoint(next((run / "checkpoints").glob("*.ckpt")))
+    assert torch.equal(cli.model.model.prompt_learner.ctx_pos, trained.model.prompt_learner.ctx_pos)
+    shown = capsys.readouterr().out
+    table = json.loads((run.parent / "version_1/test/metrics.json").read_text())
+    (mean,) = table["means"]
+    auroc = mean["image_auroc"]
+    assert 0 <= auroc <= 1
+    assert cli.trainer.callback_metrics[f"test/{mean['dataset']}/image_auroc"].item() == pytest.approx(auroc)
+    assert f"{100 * auroc:.1f}" in shown
+    assert (mean["pixel_auroc"] is None) == (name == "crane/image_labels")
+    examples = sorted((run.parent / "version_1/test/examples").rglob("*.overlay.png"))
+    assert len(examples) == 2 * len(table["classes"])
+
+
+def test_missing_dataset_is_one_clear_message(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = tiny_overlay(workplace, "crane/mvtec")
+    with pytest.raises(SystemExit) as stop:
+        cli_main(["fit", *flags, "--data.init_args.train_root", "elsewhere"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "error: The dataset folder elsewhere does not exist." in error
+    assert "Traceback" not in error
+
+
+def test_model_and_data_of_different_picture_sizes_are_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tiny_overlay(workplace, "crane/mvtec")
+    with pytest.raises(SystemExit):
+        cli_main(["fit", *flags, "--data.init_args.image_size", "96"])
+    assert "Set data.init_args.image_size to 48." in capsys.readouterr().err
+
+
+def test_training_resumes_from_a_checkpoint_with_its_settings(workplace: Path) -> None:
+    flags = tiny_overlay(workplace, "crane/custom")
+    first = build(["fit", *flags, "--trainer.max_epochs", "1", "--model.init_args.interpolation", "bilinear"])
+    saved = next((workplace / "runs/crane_custom/version_0/checkpoints").glob("*.ckpt"))
+    second = build(["fit", *flags, "--trainer.max_epochs", "2", "--ckpt_path", str(saved)])
+    assert second.trainer.global_step == 2 * first.trainer.global_step
+    assert second.model.interpolation == "bilinear"
+
+
+def test_smoke_overlay_runs_one_step_and_writes_nothing(workplace: Path) -> None:
+    flags = tiny_overlay(workplace, "crane/mvtec")
+    before = sorted(workplace.rglob("*"))
+    cli = build(["fit", *flags, "--config", "trainer/cpu_smoke"])
+    assert cli.trainer.global_step == 1
+    build(["test", *flags, "--config", "trainer/cpu_smoke"])
+    assert sorted(workplace.rglob("*")) == before
