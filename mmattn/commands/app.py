@@ -67,9 +67,9 @@ def build_system(system: str, checkpoints: Sequence[str], recipes: Sequence[str]
     predictor_class = class_of(system, "predictor", "Predictor")
     predictors = {}
     for name, source in parse_checkpoints(checkpoints).items():
-        for recipe in recipes or (None,):
-            options = options_class() if recipe is None else options_class(recipe=recipe)
-            label = name if recipe is None else f"{name}, {recipe}"
+        for choice in recipes or (None,):
+            options = options_class() if choice is None else options_class(recipe=choice)
+            label = name if choice is None else f"{name}, {choice}"
             predictors[label] = predictor_class.from_pretrained(source, device=device, options=options)
     return import_module(f"mmattn.ui.{system}").build_app(predictors)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmattn.core.errors import InputError
@@ -94,7 +95,7 @@ class BaseDataModule(LightningDataModule):
             InputError: If ``validate`` itself was asked for and no validation data is configured.
         """
         dataset = self.val_dataset()
-        if dataset is None and self.trainer is not None and not self.trainer.validating:
+        if dataset is None and self.trainer is not None and self.trainer.state.fn != TrainerFn.VALIDATING:
             return []
         return self.loader(self._configured("val", dataset), self.eval_batch_size)
 

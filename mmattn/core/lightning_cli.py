@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmattn.core.checkpoint import load_torch_file
@@ -87,6 +87,7 @@ def build(args: Sequence[str] | None = None, command_line: type[CommandLine] | N
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,  # the automatic one would take every parameter, the frozen ones included
+        save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"logger": LOGGER},
         parser_class=ReadableParser,
@@ -143,6 +144,15 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"The trainer's options cannot be used: {error}") from error
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the whole configuration into the run folder; a run without a logger has none and writes nothing."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes ``config.yaml``."""
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class ReadableParser(LightningArgumentParser):

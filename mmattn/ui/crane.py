@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -275,7 +275,7 @@ def example_pictures() -> list[Path]:
 
 
 def _restyle(item: Scored, threshold: float, outline: float, display_range: str) -> CraneResult:
-    style = "image" if display_range == "image" else "fixed"
+    style: Literal["fixed", "image"] = "image" if display_range == "image" else "fixed"
     return replace(item.result, threshold=threshold, pixel_threshold=outline, display_range=style)
 
 

@@ -3,6 +3,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -41,9 +42,9 @@ def test_missing_split_names_what_to_configure() -> None:
 
 def test_fit_without_validation_data_is_allowed_and_validate_is_not() -> None:
     data = Numbers()
-    data.trainer = SimpleNamespace(validating=False)
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
     assert data.val_dataloader() == []
-    data.trainer = SimpleNamespace(validating=True)
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING))
     with pytest.raises(InputError, match="needs validation data"):
         data.val_dataloader()
 

@@ -83,7 +83,7 @@ class ScoreTable:
 
         I- is the image level, P- the pixel level.
         """
-        lines = [("dataset", "class", "pictures", "anomalous", *_HEADS)]
+        lines: list[tuple[str, ...]] = [("dataset", "class", "pictures", "anomalous", *_HEADS)]
         for mean in self.means():
             for row in [*(row for row in self.rows if row.dataset == mean.dataset), mean]:
                 lines.append(tuple(_text(value) for value in asdict(row).values()))

@@ -56,9 +56,7 @@ def test_scores_and_maps_are_probabilities(predictor: CranePredictor):
 
 def test_a_saved_model_is_read_back_with_equal_scores(predictor: CranePredictor, tmp_path: Path):
     model = predictor.model
-    save_checkpoint(
-        tmp_path / "c", model.tensors(), system="crane", config=model.config.to_dict(), card="# c"
-    )
+    save_checkpoint(tmp_path / "c", model.tensors(), system="crane", config=model.config.to_dict(), card="# c")
     again = CranePredictor.from_pretrained(tmp_path / "c")
     expected, actual = predictor.predict(picture(3)), again.predict(picture(3))
     assert isinstance(expected, CraneResult)
@@ -145,9 +143,7 @@ def test_another_systems_checkpoint_is_refused(tmp_path: Path):
 
 def test_unknown_recipes_and_fixed_fields_are_refused(tmp_path: Path):
     model = tiny_model()
-    save_checkpoint(
-        tmp_path / "c", model.tensors(), system="crane", config=tiny_config().to_dict(), card="# c"
-    )
+    save_checkpoint(tmp_path / "c", model.tensors(), system="crane", config=tiny_config().to_dict(), card="# c")
     with pytest.raises(InputError, match="no recipe 'best'"):
         CranePredictor.from_pretrained(tmp_path / "c", options=CraneInferOptions(recipe="best"))
     with pytest.raises(InputError, match="n_ctx cannot be changed"):
