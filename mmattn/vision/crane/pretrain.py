@@ -68,7 +68,7 @@ class CraneClipTask(BaseTask):
         weight_decay: float = 0.05,
         warmup: int = 60,
         window: int = 16,
-        whole_from: float = 0.88,
+        whole_from: float = 0.9,
         whole_pairs: int = 2,
         weight_eattn: float = 1.0,
         weight_plain: float = 0.3,
@@ -132,7 +132,9 @@ class CraneClipTask(BaseTask):
         """Writes the checkpoint folder ``clip`` into the run folder."""
         if self.trainer.log_dir is None or not self.trainer.is_global_zero:
             return
-        card = "# Embedded Crane after its first stage\n\nThe prompts are not trained yet; `mmattn fit` does that next.\n"
+        card = (
+            "# Embedded Crane after its first stage\n\nThe prompts are not trained yet; `mmattn fit` does that next.\n"
+        )
         folder = Path(self.trainer.log_dir) / "clip"
         save_checkpoint(folder, self.model.tensors(), system="crane", config=self.config.to_dict(), card=card)
 

@@ -91,9 +91,7 @@ class TwinsDataModule(BaseDataModule):
         seed: Seed of the training order.
     """
 
-    def __init__(
-        self, pairs: int = 1600, folder: str = "runs/crane_twins", batch_size: int = 8, seed: int = 0
-    ) -> None:
+    def __init__(self, pairs: int = 1600, folder: str = "runs/crane_twins", batch_size: int = 8, seed: int = 0) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.pairs = pairs
         self.folder = Path(folder)

@@ -1,9 +1,13 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.utils.data import default_collate
 
 from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
 from mmattn.core.errors import CheckpointError, InputError
@@ -185,7 +189,89 @@ def test_static_prompts_are_trained_when_context_prob_is_zero(tmp_path: Path) ->
     task = make_task(config=tiny_config(context_prob=0.0))
     batch = next(iter(ToyDataModule(str(tmp_path / "toy")).train_dataloader()))
     with torch.no_grad():
-        loss = task.training_step(batch, 0) if task._trainer else task._losses(batch, condition=False).total
         vision = task.model.encode_image(batch["img"])
         static = crane_loss(vision, task.model.encode_text(), batch["label"], batch["mask"], task.model.config).total
-    assert loss.item() == pytest.approx(static.item(), abs=1e-6)
+    trainer = fit(task, tmp_path)
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(static.item(), abs=1e-5)
+
+
+def test_test_loop_scores_the_model_as_it_is_and_keeps_the_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = make_task()
+    data = ToyDataModule(str(tmp_path / "toy"), batch_size=3)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, name="", version="run"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(task, datamodule=data, verbose=False)
+
+    batch = default_collate([data.items[i] for i in range(8)])
+    with torch.no_grad():
+        output = task.model(batch["img"])
+    labels = batch["label"].numpy()
+    expected = {
+        "image_auroc": roc_auc_score(labels, output.score),
+        "image_ap": average_precision_score(labels, output.score),
+        "pixel_auroc": roc_auc_score(batch["mask"].flatten() > 0, output.anomaly_map.flatten()),
+    }
+    table = json.loads((tmp_path / "run/test/metrics.json").read_text())
+    (row,) = table["classes"]
+    assert (row["cls_name"], row["pictures"], row["anomalous"]) == ("toy", 8, 4)
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, abs=1e-5), name
+        assert trainer.callback_metrics[f"test//{name}"].item() == pytest.approx(value, abs=1e-5)
+    assert f"{100 * row['image_auroc']:.1f}" in capsys.readouterr().out
+    lines = (tmp_path / "run/test/metrics.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines] == ["cls_name", "toy", "mean"]
+
+
+def test_examples_are_the_first_pictures_of_each_label(tmp_path: Path) -> None:
+    task = make_task(examples=2)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, name="", version="run"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(task, datamodule=ToyDataModule(str(tmp_path / "toy"), batch_size=3), verbose=False)
+    overlays = sorted(path.relative_to(tmp_path / "run/test/examples") for path in tmp_path.rglob("*.overlay.png"))
+    assert [str(path) for path in overlays] == [
+        "toy/anomalous/1.png.overlay.png",
+        "toy/anomalous/3.png.overlay.png",
+        "toy/normal/0.png.overlay.png",
+        "toy/normal/2.png.overlay.png",
+    ]
+
+
+def test_testing_on_several_devices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(InputError, match="Test with --trainer.devices 1"):
+        trainer.test(make_task(), datamodule=ToyDataModule(str(tmp_path / "toy")), verbose=False)
+
+
+def test_validation_uses_the_prompts_of_testing(tmp_path: Path) -> None:
+    task = make_task()
+    data = ToyDataModule(str(tmp_path / "toy"))
+    data.val_dataset = data.train_dataset  # type: ignore[method-assign]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.validate(task, datamodule=data, verbose=False)
+    batch = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        vision = task.model.encode_image(batch["img"])
+        loss = crane_loss(vision, task.model.encode_text(), batch["label"], batch["mask"], task.model.config).total
+    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_prediction_gives_scores_and_maps(tmp_path: Path) -> None:
+    task = make_task()
+    data = ToyDataModule(str(tmp_path / "toy"))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (output,) = trainer.predict(task, datamodule=data) or []
+    batch = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        torch.testing.assert_close(output.score, task.model(batch["img"]).score)
+    assert output.anomaly_map.shape == (8, 48, 48)
