@@ -87,7 +87,7 @@ class CraneClipTask(BaseTask):
     def configure_models(self) -> None:
         """Builds the model; the prompts wait for the second stage."""
         self.model = CraneModel.from_config(self.config)
-        self.model.clip.visual.conv1.trunk.load_package_weights()
+        self._clip.visual.conv1.trunk.load_package_weights()
         self.model.prompt_learner.requires_grad_(False)
 
     def configure_optimizers(self) -> Any:
@@ -132,11 +132,17 @@ class CraneClipTask(BaseTask):
         """Writes the checkpoint folder ``clip`` into the run folder."""
         if self.trainer.log_dir is None or not self.trainer.is_global_zero:
             return
-        card = (
-            "# Embedded Crane after its first stage\n\nThe prompts are not trained yet; `mmattn fit` does that next.\n"
-        )
+        card = "# Embedded Crane after its first stage
+
+Its prompts are untrained; `mmattn fit` does that next.
+"
         folder = Path(self.trainer.log_dir) / "clip"
         save_checkpoint(folder, self.model.tensors(), system="crane", config=self.config.to_dict(), card=card)
+
+    @property
+    def _clip(self) -> Any:
+        """The CLIP under the model; open_clip has no types."""
+        return self.model.clip
 
     def _cells(
         self, batch: dict[str, Any], pairs: int, whole: bool, rng: np.random.Generator
@@ -148,7 +154,7 @@ class CraneClipTask(BaseTask):
         features = features.flatten(0, 1)
         features, distances = features.split((sum(CHANNELS), DISTANCES), dim=1)
         with torch.no_grad():
-            description = self.model.clip.visual.conv1.describe(features, distances)
+            description = self._clip.visual.conv1.describe(features, distances)
         if whole:
             return description, features, cover
         rows, columns = crop_windows(damaged, self.window, rng)
@@ -196,7 +202,7 @@ class CraneClipTask(BaseTask):
             defect = batch["defect"][i // 2] if cells.any() else ""
             captions.append(caption(rng, batch["category"][i // 2], defect, cells))
         text = encode_texts(self.model.clip, captions, self.config.token_ids)
-        return info_nce(vision.image_features, text, captions, self.model.clip.logit_scale.exp().clamp(max=100.0))
+        return info_nce(vision.image_features, text, captions, self._clip.logit_scale.exp().clamp(max=100.0))
 
 
 def crop_windows(cover: Tensor, window: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -17,19 +17,17 @@ from torch.utils.data import Dataset
 
 from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
+from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.synthetic import SPLITS, Item, draw, evaluation_items
 from mmattn.vision.crane.synthetic_fields import SIZE
 
 __all__ = ["SyntheticDataModule", "SyntheticDataset", "normalise"]
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 def normalise(pictures: npt.NDArray[np.uint8]) -> Tensor:
     """Returns pictures (B, H, W, 3) uint8 RGB as CLIP-normalised float32 (B, 3, H, W)."""
     unit = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
-    return (unit - torch.tensor(_CLIP_MEAN).view(3, 1, 1)) / torch.tensor(_CLIP_STD).view(3, 1, 1)
+    return (unit - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
 
 
 class SyntheticDataset(Dataset[dict[str, Any]]):

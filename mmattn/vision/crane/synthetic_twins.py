@@ -48,20 +48,18 @@ def draw_twins(folder: Path, pairs: int, trunk: Callable[[Tensor], Tensor], *, s
         twins = draw_pair(category, defect, first_seed + i)
         with torch.inference_mode():
             described = trunk(normalise(np.stack([twin.picture for twin in twins])))
-            described = torch.cat([described, self_distances(described)], 1).half().numpy()
+            rows = torch.cat([described, self_distances(described)], 1).half().numpy()
         share = F.avg_pool2d(torch.from_numpy(twins[1].mask).float()[None, None], _STRIDE)[0, 0].half().numpy()
         if features is None or cover is None:
-            features = np.lib.format.open_memmap(
-                folder / "features.npy", "w+", np.float16, shape=(pairs, *described.shape)
-            )
+            features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, shape=(pairs, *rows.shape))
             cover = np.lib.format.open_memmap(folder / "cover.npy", "w+", np.float16, shape=(pairs, *share.shape))
-        features[i], cover[i] = described, share
+        features[i], cover[i] = rows, share
         names.append([category, defect])
     info.write_text(json.dumps(names), encoding="utf-8")
 
 
 class Twins(Dataset[dict[str, Any]]):
-    """Items ``{features (2, C + 4, H, W), cover (H, W), category, defect}`` of a folder that :func:`draw_twins` wrote."""
+    """Items ``{features (2, C + 4, H, W), cover (H, W), category, defect}`` of a folder of :func:`draw_twins`."""
 
     def __init__(self, folder: Path) -> None:
         self.features = np.load(folder / "features.npy", mmap_mode="r")
