@@ -249,7 +249,7 @@ def test_examples_are_the_first_pictures_of_each_label(tmp_path: Path) -> None:
 def test_testing_on_several_devices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "world_size", 2)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    with pytest.raises(InputError, match="Test with --trainer.devices 1"):
+    with pytest.raises(InputError, match=r"Test with --trainer\.devices 1"):
         trainer.test(make_task(), datamodule=ToyDataModule(str(tmp_path / "toy")), verbose=False)
 
 
