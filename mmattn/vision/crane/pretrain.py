@@ -132,10 +132,7 @@ class CraneClipTask(BaseTask):
         """Writes the checkpoint folder ``clip`` into the run folder."""
         if self.trainer.log_dir is None or not self.trainer.is_global_zero:
             return
-        card = "# Embedded Crane after its first stage
-
-Its prompts are untrained; `mmattn fit` does that next.
-"
+        card = "# Embedded Crane after its first stage\n\nIts prompts are untrained; `mmattn fit` does that next.\n"
         folder = Path(self.trainer.log_dir) / "clip"
         save_checkpoint(folder, self.model.tensors(), system="crane", config=self.config.to_dict(), card=card)
 
