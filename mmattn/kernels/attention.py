@@ -97,6 +97,8 @@ def attention(
         raise ValueError(f"window must be at least 1 token (the query's own position), got {window}")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     chosen = resolve(q, backend)
+    if return_lse and chosen.name == "flex":
+        raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
     if blocks is None and window is None and chosen.name in _DENSE:
         out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale)

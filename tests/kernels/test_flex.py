@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.kernels import BlockIndex
+from mmattn.kernels import BlockIndex, attention
 from mmattn.kernels.backends import flex, reference
 
 SMALL = {"q_block": 32, "k_block": 32}
@@ -46,6 +46,12 @@ def test_gradients_are_refused_with_the_way_out():
     q, k, v = inputs(BlockIndex.causal(32, **SMALL), 1, 1, 1)
     with pytest.raises(ValueError, match=r"backend 'flex' is forward only; use backend='auto'"):
         flex.block_sparse_attention(q.requires_grad_(), k, v, BlockIndex.causal(32, **SMALL), scale=1.0)
+
+
+def test_lse_is_refused_with_the_way_out():
+    q, k, v = inputs(BlockIndex.causal(32, **SMALL), 1, 1, 1)
+    with pytest.raises(ValueError, match=r"backend 'flex' does not return lse; use backend='auto'"):
+        attention(q, k, v, causal=True, return_lse=True, backend="flex")
 
 
 def test_nothing_to_attend_needs_no_compiler():
