@@ -170,6 +170,15 @@ def test_training_resumes_from_a_checkpoint_with_its_settings(workplace: Path) -
     assert second.model.interpolation == "bilinear"
 
 
+def test_lightning_checkpoint_can_be_tested_itself(workplace: Path) -> None:
+    flags = tiny_overlay(workplace, "crane/mvtec")
+    trained = build(["fit", *flags, "--trainer.max_epochs", "1"])
+    saved = next((workplace / "runs/crane_mvtec/version_0/checkpoints").glob("*.ckpt"))
+    tested = build(["test", *flags, "--ckpt_path", str(saved), "--model.init_args.overrides.sigma", "2.5"])
+    assert torch.equal(tested.model.model.prompt_learner.ctx_neg, trained.model.model.prompt_learner.ctx_neg)
+    assert tested.model.model.config.sigma == 2.5
+
+
 def test_smoke_overlay_runs_one_step_and_writes_nothing(workplace: Path) -> None:
     flags = tiny_overlay(workplace, "crane/mvtec")
     before = sorted(workplace.rglob("*"))
