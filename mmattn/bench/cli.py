@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the benchmark that was asked for; returns 0, or 1 when our outputs and a peer's disagree."""
     from mmattn.bench.timer import Options
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mmattn.bench").setLevel(logging.INFO)
     options = Options(threads=tuple(args.threads), repeats=args.repeats, output=args.output, quick=args.quick)
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)

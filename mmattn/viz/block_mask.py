@@ -54,7 +54,7 @@ def draw_block_index(
 
     Raises:
         ValueError: If `head` or `batch` is outside the index, or `max_pixels` is below 200.
-        ImportError: If matplotlib is not installed.
+        ModuleNotFoundError: If matplotlib is not installed.
     """
     return draw_block_indices({title: index}, head=head, batch=batch, columns=1, max_pixels=max_pixels)
 
@@ -78,7 +78,7 @@ def draw_block_indices(
 
     Raises:
         ValueError: If there is nothing to draw, or `head`, `batch`, `columns` or `max_pixels` cannot be used.
-        ImportError: If matplotlib is not installed.
+        ModuleNotFoundError: If matplotlib is not installed.
     """
     if not indices or columns < 1 or max_pixels < 200:
         raise ValueError(
@@ -138,7 +138,8 @@ def _new_figure(width: float, height: float, dpi: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("drawing block masks needs matplotlib: pip install 'mmattn[train]'") from error
+        message = "drawing block masks needs matplotlib: pip install 'mmattn[train]'"
+        raise ModuleNotFoundError(message, name="matplotlib") from error
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

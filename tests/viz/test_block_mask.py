@@ -1,5 +1,7 @@
 """Pictures of block masks, read back pixel by pixel."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,13 @@ def test_what_cannot_be_drawn_is_refused(options: dict[str, int], message: str):
     index = BlockIndex.from_mask(torch.ones(2, 2, 2, dtype=torch.bool), **SMALL)
     with pytest.raises(ValueError, match=message):
         draw_block_index(index, **options)
+
+
+def test_a_missing_matplotlib_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'mmattn\[train\]'") as error:
+        draw_block_index(BlockIndex.causal(64, **SMALL))
+    assert error.value.name == "matplotlib"
 
 
 def test_nothing_to_draw_is_refused():
