@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmattn.kernels.backends.cpu_gather import GatherPlan
-from mmattn.kernels.backends.cpu_runs import dense_plan, run_plan
+from mmattn.kernels.backends.cpu_run_plan import dense_plan, run_plan
 from mmattn.kernels.block_index import BlockIndex
 
 __all__ = ["block_sparse_attention", "dense_attention"]
