@@ -138,15 +138,17 @@ class _Call(NamedTuple):
         spans = blocks.derived("triton spans", lambda: blocks.row_spans.to(torch.int32).contiguous())
         # Without padding any byte pointer will do: it is never read.
         valid = spans.view(torch.uint8) if blocks.k_valid is None else blocks.k_valid.view(torch.uint8).contiguous()
-        grid = (triton.cdiv(length, tiles[by_key]), B * heads)
-        kernel[grid](
-            q, k, v, *tensors, *lists.arguments(), spans, valid,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], k_len if valid.shape[0] > 1 else 0,
-            H, H // kv_heads, q_len, k_len, triton.cdiv(length, block),
-            lists.full_index.shape[-1], lists.part_index.shape[-1], *lists.strides, scale,
-            S=spans.shape[0], HAS_VALID=blocks.k_valid is not None, Q_BLOCK=blocks.q_block, K_BLOCK=blocks.k_block,
-            BM=tiles[0], BN=tiles[1], D=D, DP=DP, DV=DV, DVP=DVP, num_warps=4, num_stages=2,
-        )  # fmt: skip
+        grid = (B * heads * triton.cdiv(length, tiles[by_key]),)
+        # Triton launches on the current device, which need not be the tensors'.
+        with torch.cuda.device_of(q):
+            kernel[grid](
+                q, k, v, *tensors, *lists.arguments(), spans, valid,
+                *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], k_len if valid.shape[0] > 1 else 0,
+                H, H // kv_heads, q_len, k_len, triton.cdiv(length, block),
+                lists.full_index.shape[-1], lists.part_index.shape[-1], *lists.strides, scale,
+                S=spans.shape[0], HAS_VALID=blocks.k_valid is not None, Q_BLOCK=blocks.q_block, K_BLOCK=blocks.k_block,
+                BM=tiles[0], BN=tiles[1], D=D, DP=DP, DV=DV, DVP=DVP, num_warps=4, num_stages=2,
+            )  # fmt: skip
 
 
 class _BlockSparse(torch.autograd.Function):

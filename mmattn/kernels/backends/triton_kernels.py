@@ -23,6 +23,14 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def _program(length, TILE: tl.constexpr, heads):
+    """Tile, batch item and head of this program; tiles of a head are neighbours and share its keys in the cache."""
+    tiles = tl.cdiv(length, TILE)
+    flat = tl.program_id(0) // tiles
+    return tl.program_id(0) % tiles, (flat // heads).to(tl.int64), (flat % heads).to(tl.int64)
+
+
+@triton.jit
 def _load_rows(ptr, rows, stride, limit, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     """Rows of a matrix, ``(rows, PADDED)``; zeros past `limit` and past WIDTH."""
     dims = tl.arange(0, PADDED)
@@ -104,10 +112,8 @@ def forward_kernel(
     S: tl.constexpr, HAS_VALID: tl.constexpr, Q_BLOCK: tl.constexpr, K_BLOCK: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr,
 ):  # fmt: skip
-    """Output and log-sum-exp of one query tile; grid ``(q_blocks * Q_BLOCK / BM, B * H)``."""
-    tile = tl.program_id(0)
-    b = (tl.program_id(1) // H).to(tl.int64)
-    h = (tl.program_id(1) % H).to(tl.int64)
+    """Output and log-sum-exp of one query tile; grid ``B * H * ceil(Tq / BM)``."""
+    tile, b, h = _program(q_len, BM, H)
     rows = tile * BM + tl.arange(0, BM)
     q = _load_rows(q_ptr + b * q_sb + h * q_sh, rows, q_st, q_len, D, DP)
     k_ptr += b * k_sb + (h // G) * k_sh
@@ -178,10 +184,8 @@ def backward_q_kernel(
     S: tl.constexpr, HAS_VALID: tl.constexpr, Q_BLOCK: tl.constexpr, K_BLOCK: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one query tile; grid ``(q_blocks * Q_BLOCK / BM, B * H)``."""
-    tile = tl.program_id(0)
-    b = (tl.program_id(1) // H).to(tl.int64)
-    h = (tl.program_id(1) % H).to(tl.int64)
+    """Gradient of one query tile; grid ``B * H * ceil(Tq / BM)``."""
+    tile, b, h = _program(q_len, BM, H)
     rows = tile * BM + tl.arange(0, BM)
     flat = (b * H + h) * q_len
     q = _load_rows(q_ptr + b * q_sb + h * q_sh, rows, q_st, q_len, D, DP)
@@ -245,11 +249,9 @@ def backward_kv_kernel(
 ):  # fmt: skip
     """Gradients of one key tile, summed over the G query heads that read it.
 
-    Grid ``(k_blocks * K_BLOCK / BN, B * H/G)``. The lists are transposed: query blocks of each key block.
+    Grid ``B * H/G * ceil(Tk / BN)``. The lists are transposed: query blocks of each key block.
     """
-    tile = tl.program_id(0)
-    b = (tl.program_id(1) // (H // G)).to(tl.int64)
-    kv_head = (tl.program_id(1) % (H // G)).to(tl.int64)
+    tile, b, kv_head = _program(k_len, BN, H // G)
     cols = tile * BN + tl.arange(0, BN)
     k = _load_rows(k_ptr + b * k_sb + kv_head * k_sh, cols, k_st, k_len, D, DP)
     v = _load_rows(v_ptr + b * v_sb + kv_head * v_sh, cols, v_st, k_len, DV, DVP)
