@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from mmattn.core.errors import InputError
 from mmattn.media.files import atomic_path
+from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.tower import VisionFeatures
 
@@ -173,7 +174,7 @@ def fill(cache: FeatureCache, model: CraneModel, items: Annotated, *, batch_size
         batch_size: Pictures per pass through the tower.
         num_workers: Loading processes; 0 loads in this one.
     """
-    missing = [i for i in range(len(items)) if not cache.has(items.annotation(i)["path"])]
+    missing = [i for i in range(len(items)) if not cache.has(picture_of(items, i))]
     if not missing:
         return 0
     loader: DataLoader[dict[str, Any]] = DataLoader(
@@ -188,6 +189,13 @@ def fill(cache: FeatureCache, model: CraneModel, items: Annotated, *, batch_size
             cache.store(batch["path"], model.encode_image(batch["img"].to(device)))
             progress.update(len(batch["path"]))
     return len(missing)
+
+
+def picture_of(items: Annotated, index: int) -> Path:
+    """Returns the file of one item's picture; Crane's own dataset is asked without decoding the mask."""
+    if isinstance(items, CraneDataset):
+        return items.root / items.records[index].img_path
+    return Path(items.annotation(index)["path"])
 
 
 def unpack(batch: Mapping[str, Any]) -> VisionFeatures:

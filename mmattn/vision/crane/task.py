@@ -82,6 +82,7 @@ class CraneTask(BaseTask):
         self.interpolation: Interpolation = interpolation
         self.feature_cache = feature_cache
         self.examples = examples
+        self.learns_maps = True
         super().__init__()
 
     def configure_models(self) -> None:
@@ -109,7 +110,7 @@ class CraneTask(BaseTask):
         return self
 
     def setup(self, stage: str) -> None:
-        """Checks that the data has the model's picture size, and puts the feature cache before the training loader.
+        """Checks that the data has the model's picture size, and steps between the training data and its loader.
 
         Raises:
             InputError: If the sizes differ, or the cache cannot serve this data.
@@ -121,12 +122,10 @@ class CraneTask(BaseTask):
                 f"The data makes pictures of {size} pixels, and this model reads {self.model.config.image_size}.",
                 f"Set data.init_args.image_size to {self.model.config.image_size}.",
             )
-        if stage == "fit" and self.feature_cache is not None:
-            if not isinstance(data, BaseDataModule):
-                raise InputError(
-                    "feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null."
-                )
-            data.wrap_train = self._cached
+        if isinstance(data, BaseDataModule):
+            data.wrap_train = self._prepared
+        elif self.feature_cache is not None:
+            raise InputError("feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null.")
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Returns the loss of a batch of annotated pictures."""
@@ -205,7 +204,7 @@ class CraneTask(BaseTask):
             vision,
             text,
             batch["label"],
-            batch["mask"],
+            batch["mask"] if self.learns_maps else None,
             self.model.config,
             has_mask=batch.get("has_mask"),
             interpolation=self.interpolation,
@@ -237,6 +236,16 @@ class CraneTask(BaseTask):
             folder = self._test_folder().joinpath("examples", *place)
             folder.mkdir(parents=True, exist_ok=True)
             result.save(folder, Path(path).name)
+
+    def _prepared(self, items: Dataset[Any]) -> Dataset[Any]:
+        """Returns the training data, cached where asked for, after a look at whether it has any masks.
+
+        In a dataset without a single mask the empty masks of its normal pictures are the only ones there are; learning
+        from those alone would teach the maps to be empty, so the score alone is learned.
+        """
+        records = getattr(items, "records", [])
+        self.learns_maps = not records or any(record.mask_path for record in records)
+        return items if self.feature_cache is None else self._cached(items)
 
     def _cached(self, items: Dataset[Any]) -> Dataset[Any]:
         """Returns the training data with features in the place of pictures; computes those that are missing."""

@@ -8,10 +8,15 @@ from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
 from mmattn.core.errors import InputError
+from mmattn.vision.crane import dataset
+from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.feature_cache import CachedDataset, FeatureCache, fill, fingerprint, unpack
+from mmattn.vision.crane.layouts import read_layout
 from mmattn.vision.crane.losses import crane_loss
 from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.preprocess import Preprocess
 from mmattn.vision.crane.task import CraneTask
+from tests.vision.crane.fake_datasets import write_dataset
 from tests.vision.crane.test_task import fit
 from tests.vision.crane.tiny import tiny_config, tiny_model
 from tests.vision.crane.toy_data import ToyDataModule, ToyDataset
@@ -73,6 +78,24 @@ def test_second_run_computes_nothing(model: CraneModel, items: ToyDataset, cache
     items.reads = 0
     assert fill(cache, model, items, batch_size=2) == 0
     assert items.reads == 0
+
+
+def test_full_cache_is_recognised_without_decoding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_dataset("mvtec_style", tmp_path / "data")
+    items = CraneDataset(read_layout("mvtec_style", root), root, Preprocess(48))
+    model = tiny_model()
+    cache = FeatureCache(tmp_path / "cache", fingerprint(model))
+    assert fill(cache, model, items, batch_size=4) == len(items) == 8
+    features = CachedDataset(items, cache)[5]
+    assert features["path"] == items[5]["path"]
+    assert torch.equal(features["mask"], items[5]["mask"])
+
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(dataset, "read_mask", refuse)
+    monkeypatch.setattr(dataset, "read_image", refuse)
+    assert fill(cache, model, items, batch_size=4) == 0
 
 
 def test_interrupted_run_continues_with_what_is_missing(
