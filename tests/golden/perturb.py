@@ -126,10 +126,16 @@ def check_module(module: str) -> list[str]:
         if perturb_folder(source, target, declared.expected_tolerance) == 0:
             return [f"{module}: expected_tolerance() declares no expected entry"]
         clean, perturbed = _outcomes(module, source.parent), _outcomes(module, Path(scratch))
-    problems = [f"{module}::{name} {outcome} on the clean fixtures" for name, outcome in clean.items()
-                if outcome == "failed" or (outcome == "skipped" and "released" not in name)]  # fmt: skip
-    problems += [f"{module}::{name} still {perturbed.get(name, 'missing')} on perturbed fixtures"
-                 for name, outcome in clean.items() if outcome == "passed" and perturbed.get(name) != "failed"]  # fmt: skip
+    problems = [
+        f"{module}::{name} {outcome} on the clean fixtures"
+        for name, outcome in clean.items()
+        if outcome == "failed" or (outcome == "skipped" and "released" not in name)
+    ]
+    problems += [
+        f"{module}::{name} still {perturbed.get(name, 'missing')} on perturbed fixtures"
+        for name, outcome in clean.items()
+        if outcome == "passed" and perturbed.get(name) != "failed"
+    ]
     print(f"{module}: {len(clean)} cases, {sum(o == 'failed' for o in perturbed.values())} fail on perturbed fixtures")
     return problems or ([] if clean else [f"{module}: no cases"])
 
