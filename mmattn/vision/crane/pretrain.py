@@ -67,15 +67,15 @@ class CraneClipTask(BaseTask):
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         warmup: int = 60,
-        window: int = 16,
-        whole_from: float = 0.9,
+        window: int = 12,
+        whole_from: float = 0.93,
         whole_pairs: int = 2,
         weight_eattn: float = 1.0,
         weight_plain: float = 0.3,
         weight_dattn: float = 0.3,
         weight_score: float = 0.5,
         weight_clip: float = 0.1,
-        weight_apart: float = 0.1,
+        weight_apart: float = 1.0,
     ) -> None:
         self.config = config
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
@@ -178,11 +178,12 @@ class CraneClipTask(BaseTask):
         return VisionFeatures(tower.project(last.ori[:, 0]), (paths["eattn"],), grid), paths
 
     def _texts(self) -> Tensor:
-        """Returns the two mean text features (1, 2, E)."""
+        """Returns the two mean text features (1, 2, E), of the sentences and of Crane's prompts as they start out."""
         sentences = [*NORMAL_SENTENCES, *ABNORMAL_SENTENCES]
         features = F.normalize(encode_texts(self.model.clip, sentences, self.config.token_ids), dim=-1)
-        middle = len(NORMAL_SENTENCES)
-        return torch.stack([features[:middle].mean(0), features[middle:].mean(0)])[None]
+        normal, abnormal = features.split(len(NORMAL_SENTENCES))
+        prompts = F.normalize(self.model.encode_text()[0], dim=-1)
+        return torch.stack([torch.cat([normal, prompts[:1]]).mean(0), torch.cat([abnormal, prompts[1:]]).mean(0)])[None]
 
     def _score_loss(self, vision: VisionFeatures, text: Tensor, labels: Tensor) -> Tensor:
         """Returns the cross-entropy of the fused image score."""

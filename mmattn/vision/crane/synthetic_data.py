@@ -1,11 +1,12 @@
 """Drawn pictures as items of Crane's tasks: training of the prompts, and every generated test.
 
 Items have the keys of :class:`~mmattn.vision.crane.dataset.CraneDataset`, so that the same task reads both. They are
-drawn when they are asked for; nothing is written to disk.
+drawn when they are asked for; nothing is written to disk. In results, materials and objects are data sets of their own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,15 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
 from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
-from mmattn.vision.crane.synthetic import SPLITS, Item, draw, evaluation_items
+from mmattn.vision.crane.synthetic import SPLITS, Item, Sample, draw, evaluation_items
 from mmattn.vision.crane.synthetic_fields import SIZE
+from mmattn.vision.crane.synthetic_materials import MATERIALS
+from mmattn.vision.crane.synthetic_photos import PHOTOGRAPHS, draw_photograph, photograph_items
 
-__all__ = ["SyntheticDataModule", "SyntheticDataset", "normalise"]
+__all__ = ["PhotographDataset", "SyntheticDataModule", "SyntheticDataset", "normalise"]
+
+PHOTOGRAPH_SPLIT = "photographs"
 
 
 def normalise(pictures: npt.NDArray[np.uint8]) -> Tensor:
@@ -35,42 +40,86 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
 
     Args:
         items: What to draw.
-        name: Name of the set in results.
+        split: Name of the set in results, before "materials" or "objects".
+        keep: Keep what was drawn in memory, for sets that are read more than once.
     """
 
-    def __init__(self, items: list[Item], name: str) -> None:
+    def __init__(self, items: list[Item], split: str, *, keep: bool = False) -> None:
         self.items = items
-        self.name = name
+        self.split = split
+        self.keep = keep
         self.classes = sorted({item.category for item in items})
+        self._kept: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        sample = draw(item)
-        return {
-            "img": normalise(sample.picture[None])[0],
-            "mask": torch.from_numpy(sample.mask).float()[None],
-            "label": int(bool(item.defect)),
-            "has_mask": True,
-            "cls_id": self.classes.index(item.category),
-            "cls_name": item.category,
-            "path": f"{self.name}/{item.category}/{item.defect or 'good'}/{item.seed}.png",
-            "dataset": self.name,
-        }
+        sample = self._kept.get(index) or draw(item)
+        if self.keep:
+            self._kept[index] = sample
+        path = f"{self.split}/{item.category}/{item.defect or 'good'}/{item.seed}.png"
+        return as_item(sample, self.classes, path, dataset_name(self.split, item.category))
+
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """Returns the number of pictures of each (dataset, class)."""
+        return dict(Counter((dataset_name(self.split, item.category), item.category) for item in self.items))
+
+
+class PhotographDataset(Dataset[dict[str, Any]]):
+    """Real photographs, half of them with drawn defects, as items like those of :class:`SyntheticDataset`.
+
+    Args:
+        per_photograph: Crops of each photograph.
+    """
+
+    def __init__(self, per_photograph: int) -> None:
+        self.items = photograph_items(per_photograph)
+        self.classes = list(PHOTOGRAPHS)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, number, defect = self.items[index]
+        path = f"{PHOTOGRAPH_SPLIT}/{name}/{defect or 'good'}/{number}.png"
+        return as_item(draw_photograph(name, number, defect), self.classes, path, PHOTOGRAPH_SPLIT)
+
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """Returns the number of pictures of each (dataset, class)."""
+        return dict(Counter((PHOTOGRAPH_SPLIT, name) for name, _, _ in self.items))
+
+
+def dataset_name(split: str, category: str) -> str:
+    """Returns the name in results, as in "test materials"."""
+    return f"{split} {'materials' if category in MATERIALS else 'objects'}"
+
+
+def as_item(sample: Sample, classes: list[str], path: str, dataset: str) -> dict[str, Any]:
+    """Returns a sample in the form Crane's tasks read."""
+    return {
+        "img": normalise(sample.picture[None])[0],
+        "mask": torch.from_numpy(sample.mask).float()[None],
+        "label": int(bool(sample.defect)),
+        "has_mask": True,
+        "cls_id": classes.index(sample.category),
+        "cls_name": sample.category,
+        "path": path,
+        "dataset": dataset,
+    }
 
 
 class SyntheticDataModule(BaseDataModule):
-    """Generated pictures of the fixed splits.
+    """Generated pictures of the fixed splits, and photographs with drawn defects.
 
     Args:
         train_split: Split the prompts are trained on.
         train_per_category: Training pictures of each category, half of them damaged.
         val_split: Split of the validation.
         val_per_category: Validation pictures of each category; 0 turns validation off.
-        test_split: Split of the test: "test", or one of the easier ones of ``SPLITS``.
-        test_per_category: Test pictures of each category, half of them damaged.
+        test_splits: Splits of the test: "test" is the main one, "photographs" real pictures with drawn defects.
+        test_per_category: Test pictures of each category or photograph, half of them damaged.
         image_size: Side of the pictures; the generator draws 256.
         batch_size: Pictures per training batch.
         eval_batch_size: Pictures per batch in validation and test.
@@ -89,8 +138,8 @@ class SyntheticDataModule(BaseDataModule):
         train_per_category: int = 56,
         val_split: str = "val",
         val_per_category: int = 0,
-        test_split: str = "test",
-        test_per_category: int = 60,
+        test_splits: list[str] | None = None,
+        test_per_category: int = 40,
         image_size: int = SIZE,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
@@ -98,26 +147,41 @@ class SyntheticDataModule(BaseDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
-        for split in (train_split, val_split, test_split):
-            if split not in SPLITS:
-                raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}.")
+        self.test_splits = test_splits or ["test", PHOTOGRAPH_SPLIT]
+        for split in (train_split, val_split, *self.test_splits):
+            if split not in SPLITS and split != PHOTOGRAPH_SPLIT:
+                raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}, {PHOTOGRAPH_SPLIT}.")
         if image_size != SIZE:
             raise InputError(f"image_size is {image_size}, but generated pictures have {SIZE} pixels a side.")
         self.train_split, self.train_per_category = train_split, train_per_category
         self.val_split, self.val_per_category = val_split, val_per_category
-        self.test_split, self.test_per_category = test_split, test_per_category
+        self.test_per_category = test_per_category
 
     def train_dataset(self) -> SyntheticDataset:
         """Returns the pictures of the prompt stage."""
-        return self._drawn(self.train_split, self.train_per_category)
+        return SyntheticDataset(
+            evaluation_items(self.train_split, self.train_per_category), self.train_split, keep=True
+        )
 
     def val_dataset(self) -> SyntheticDataset | None:
         """Returns the validation pictures, or None."""
-        return self._drawn(self.val_split, self.val_per_category) if self.val_per_category else None
+        if not self.val_per_category:
+            return None
+        return SyntheticDataset(evaluation_items(self.val_split, self.val_per_category), self.val_split, keep=True)
 
-    def test_dataset(self) -> SyntheticDataset:
-        """Returns the test pictures."""
-        return self._drawn(self.test_split, self.test_per_category)
+    def test_dataset(self) -> Dataset[Any]:
+        """Returns the test pictures, split after split."""
+        return ConcatDataset(self._test_parts())
 
-    def _drawn(self, split: str, per_category: int) -> SyntheticDataset:
-        return SyntheticDataset(evaluation_items(split, per_category), f"generated_{split}")
+    def test_sizes(self) -> dict[tuple[str, str], int]:
+        """Returns the number of test pictures of each (dataset, class), so that a finished class can be scored."""
+        return {key: size for part in self._test_parts() for key, size in part.sizes().items()}
+
+    def _test_parts(self) -> list[SyntheticDataset | PhotographDataset]:
+        count = self.test_per_category
+        return [
+            PhotographDataset(count)
+            if split == PHOTOGRAPH_SPLIT
+            else SyntheticDataset(evaluation_items(split, count), split)
+            for split in self.test_splits
+        ]
