@@ -103,15 +103,22 @@ def test_outputs_and_gradients_are_those_of_the_definition(case: str, dtype: tor
         assert error < (1e-4 if dtype == torch.float32 else 1e-2), name
 
 
-def test_rows_that_attend_nothing_give_zero_minus_infinity_and_zero_gradients():
-    index, (q, k, v) = inputs("index per head, empty rows", torch.float32)
+@pytest.mark.parametrize(
+    ("case", "empty"),
+    [
+        pytest.param("index per head, empty rows", 16, id="a whole block"),
+        pytest.param("causal, more queries than keys", 25, id="part of a block"),
+    ],
+)
+def test_rows_that_attend_nothing_give_zero_minus_infinity_and_zero_gradients(case: str, empty: int):
+    index, (q, k, v) = inputs(case, torch.float32)
     out, lse = attention(q, k, v, index, return_lse=True, backend="triton")
-    assert out[0, 0, :16].abs().max() == 0
-    assert torch.equal(lse[0, 0, :16], torch.full((16,), -torch.inf))
-    # The gradient of lse is NaN-poisoned where lse is -inf, as it is after a logaddexp of two empty rows.
+    assert out[0, 0, :empty].abs().max() == 0
+    assert torch.equal(lse[0, 0, :empty], torch.full((empty,), -torch.inf))
+    # The gradient of lse is NaN where lse is -inf, as it is after a logaddexp of two empty rows.
     poison = torch.where(lse == -torch.inf, torch.nan, 1.0)
     grad_q, grad_k, grad_v = torch.autograd.grad([out, lse], [q, k, v], [torch.ones_like(out), poison])
-    assert grad_q[0, 0, :16].abs().max() == 0
+    assert grad_q[0, 0, :empty].abs().max() == 0
     assert all(x.isfinite().all() for x in (grad_q, grad_k, grad_v))
 
 
