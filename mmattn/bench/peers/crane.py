@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -46,15 +47,36 @@ def dual_block_maps(block: Any, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dattn_per_head(
-    block: Any, source: Tensor, weights: Tensor, grid: tuple[int, int], target: tuple[int, int]
+    block: Any,
+    source: Tensor,
+    features: Tensor,
+    grid: tuple[int, int],
+    *,
+    beta: float = 1.2,
+    gamma: float = 3.0,
+    mean: str = "image",
 ) -> Tensor:
-    """Returns the D-Attn output with the map repeated for every head; see :func:`mmattn.vision.crane.dattn.dattn`."""
+    """Returns the D-Attn output (B, h'w', C) with scores repeated for every head and a softmax for each.
+
+    Args:
+        block: open_clip's residual block.
+        source: (B, h w + 1, C), the stream that feeds the values.
+        features: (B, F, h', w') of the foundation model.
+        grid: (h, w).
+        beta: How much of the mean similarity is subtracted.
+        gamma: Sharpness of what is left.
+        mean: Over each "image" or over the whole "batch".
+    """
     attn = block.attn
-    values = _heads(attn, block.ln_1(source)[:, 1:], 2)
-    heads, width = attn.num_heads, attn.head_dim
-    flat = values.transpose(1, 2).flatten(2)
-    values = resize_patches(flat, grid, target).unflatten(2, (heads, width)).transpose(1, 2)
-    maps = weights[:, None].repeat(1, heads, 1, 1)
+    target = (features.shape[2], features.shape[3])
+    z = F.normalize(features.flatten(2), dim=1)
+    similarity = z.transpose(1, 2) @ z
+    average = similarity.mean() if mean == "batch" else similarity.mean(dim=(1, 2), keepdim=True)
+    scores = (similarity - average * beta) * gamma
+    scores[scores < 0] = -torch.inf
+    maps = scores[:, None].repeat(1, attn.num_heads, 1, 1).softmax(dim=-1)
+    values = _heads(attn, block.ln_1(source)[:, 1:], 2).transpose(1, 2).flatten(2)
+    values = resize_patches(values, grid, target).unflatten(2, (attn.num_heads, attn.head_dim)).transpose(1, 2)
     return _out(attn, maps @ values)
 
 

@@ -42,12 +42,16 @@ def foundation_attention(
     >>> foundation_attention(torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])).tolist()
     [[[1.0, 0.0], [0.0, 1.0]]]
     """
-    z = F.normalize(features.flatten(2).transpose(1, 2), dim=-1)
-    similarity = z @ z.transpose(1, 2)
-    average = similarity.mean() if mean == "batch" else similarity.mean(dim=(1, 2), keepdim=True)
-    scores = (similarity - beta * average) * gamma
-    itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
-    return scores.masked_fill((scores < 0) & ~itself, -torch.inf).softmax(dim=-1)
+    z = F.normalize(features.flatten(2), dim=1)
+    # The mean of all cosines is the squared length of the mean unit vector, so S' comes out of one product.
+    average = z.mean(dim=2).square().sum(dim=1)
+    if mean == "batch":
+        average = average.mean().expand(len(z))
+    scores = torch.baddbmm((-gamma * beta * average)[:, None, None], z.transpose(1, 2), z, alpha=gamma)
+    itself = scores.diagonal(dim1=1, dim2=2).clone()
+    scores = scores.masked_fill_(scores < 0, -torch.inf)
+    scores.diagonal(dim1=1, dim2=2).copy_(itself)
+    return scores.softmax(dim=-1)
 
 
 def dattn(block: Any, source: Tensor, weights: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:

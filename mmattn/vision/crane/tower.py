@@ -109,7 +109,8 @@ class VisionTower:
         if foundation is not None:
             target = (foundation.shape[2], foundation.shape[3])
             weights = foundation_attention(foundation, beta=config.beta, gamma=config.gamma, mean=config.dattn_mean)
-        aliased = config.multilayer == "aliased"
+        # Resized features are copies, so the published code aliases only on CLIP's own grid.
+        aliased = config.multilayer == "aliased" and target == grid
         use_eattn = weights is None or config.both_eattn_dattn
         sets: list[tuple[Tensor, int]] = []
         for state in self.streams(images, use_eattn=use_eattn):
@@ -205,10 +206,8 @@ def dual_attention(attn: Any, h: Tensor, attn_type: AttentionType | None) -> tup
         summed = _attend(joint, joint, v)
     else:
         parts = {"q": q, "k": k, "v": v}
-        summed = torch.zeros_like(v)
-        for pair in attn_type.split("+"):
-            u, w = (parts[letter] for letter in pair)
-            summed = summed + _attend(u, w, v)
+        first, *others = (_attend(parts[pair[0]], parts[pair[1]], v) for pair in attn_type.split("+"))
+        summed = sum(others, start=first)
     return ordinary, attn.out_proj(_join_heads(summed))
 
 

@@ -60,9 +60,9 @@ def test_one_shared_map_equals_one_map_per_head(target: tuple[int, int]) -> None
     block = tiny_model().clip.visual.transformer.resblocks[-1]
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(2, 37, 32, generator=generator)
-    weights = foundation_attention(torch.randn(2, 5, *target, generator=generator))
-    ours = dattn(block, source, weights, (6, 6), target)
-    torch.testing.assert_close(ours, dattn_per_head(block, source, weights, (6, 6), target), atol=1e-6, rtol=1e-5)
+    features = torch.randn(2, 5, *target, generator=generator)
+    ours = dattn(block, source, foundation_attention(features), (6, 6), target)
+    torch.testing.assert_close(ours, dattn_per_head(block, source, features, (6, 6)), atol=1e-6, rtol=1e-5)
 
 
 def test_patches_are_resized_by_the_bilinear_rule() -> None:
