@@ -13,7 +13,7 @@ __all__ = ["describe_machine"]
 
 
 def describe_machine() -> dict[str, str | int | float]:
-    """Returns processor, usable cores, memory in GiB, versions and the UTC date, ready for JSON."""
+    """Returns processor, usable cores, memory in GiB, load, versions and the UTC date, ready for JSON."""
     machine: dict[str, str | int | float] = {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -25,6 +25,9 @@ def describe_machine() -> dict[str, str | int | float]:
         "mmattn": mmattn.__version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+    if hasattr(os, "getloadavg"):
+        # A busy machine makes ratios of medians noisy; who reads a record should see it.
+        machine["load_average"] = round(os.getloadavg()[0], 2)
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return machine

@@ -1,9 +1,12 @@
 """`mmattn bench` from its arguments to its exit code."""
 
 import argparse
+import importlib
 import json
+import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,17 @@ def test_usage_errors_exit_with_two(parser, arguments):
     with pytest.raises(SystemExit) as error:
         parser.parse_args(arguments)
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("name", sorted(mmattn.bench.BENCHMARKS))
+def test_every_benchmark_takes_options_and_returns_a_report(name: str):
+    module, _, function = mmattn.bench.BENCHMARKS[name].partition(":")
+    hints = typing.get_type_hints(getattr(importlib.import_module(module), function or "run"))
+    assert hints == {"options": Options, "return": Report}
+
+
+def test_help_imports_no_torch():
+    code = "import argparse, sys; from mmattn.bench import cli; cli.add_arguments(argparse.ArgumentParser()); "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
