@@ -69,6 +69,20 @@ def test_every_kernel_compiles_and_fits_the_chip(name: str, dtype: str, itemsize
 
 
 @needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", triton_kernels.__all__)
+def test_kernels_compile_for_one_query_one_head_and_one_block(name: str):
+    # Triton turns integer arguments of value 1 into constants; the interpreter does not.
+    kernel = getattr(triton_kernels, name)
+    constants = {"S": 1, "HAS_VALID": False, "Q_BLOCK": 32, "K_BLOCK": 32, "BM": 32, "BN": 32}
+    constants |= {"D": 20, "DP": 32, "DV": 9, "DVP": 16}
+    constants |= {argument: 1 for argument, type_ in signature(kernel, constants, "bf16").items() if type_ == "i32"}
+    source = ASTSource(kernel, signature(kernel, constants, "bf16"), constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "num_stages": 2})
+    assert len(compiled.asm["cubin"]) > 1000
+
+
+@needs_compiler
 def test_cpu_tensors_are_refused_with_the_way_out():
     x = torch.zeros(1, 1, 16, 16)
     with pytest.raises(ValueError, match=r"got tensors on cpu; the Triton backend runs on CUDA.*TRITON_INTERPRET=1"):
