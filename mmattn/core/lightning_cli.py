@@ -55,6 +55,7 @@ def cli_main(args: Sequence[str] | None = None) -> int:
 
     Raises:
         SystemExit: With code 2 after one message on stderr, when an option, a file or the data cannot be used.
+        KeyboardInterrupt: After Ctrl-C, when Lightning has closed its loggers.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -144,6 +145,15 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"The trainer's options cannot be used: {error}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it; after Ctrl-C Lightning saves nothing more and exits with 1, and a shell expects the interrupt."""
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:
+            if self.trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
 
 
 class SaveConfig(SaveConfigCallback):

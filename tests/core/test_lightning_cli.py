@@ -62,6 +62,13 @@ class BrokenTask(ToyTask):
         raise InputError("Width 7 is odd.", "Set model.init_args.width to 8.")
 
 
+class InterruptedTask(ToyTask):
+    """A task somebody stops with Ctrl-C."""
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        raise KeyboardInterrupt
+
+
 class BrokenData(BaseDataModule):
     """Data that cannot be read."""
 
@@ -185,6 +192,11 @@ def test_unreadable_checkpoint_is_one_message(config: Path, capsys: pytest.Captu
         cli_main(["fit", "--config", str(config), "--ckpt_path", "bad.ckpt"])
     assert stop.value.code == 2
     assert "bad.ckpt" in capsys.readouterr().err
+
+
+def test_interrupt_reaches_the_shell(config: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cli_main(["fit", "--config", str(config), "--model", f"{__name__}.InterruptedTask"])
 
 
 def test_help_shows_an_example_and_the_options(capsys: pytest.CaptureFixture[str]) -> None:

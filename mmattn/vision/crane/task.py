@@ -282,5 +282,5 @@ def model_card(epoch: int, metrics: dict[str, float]) -> str:
     return (
         f"# Crane prompts after epoch {epoch}\n\nTrained with `mmattn fit`; `config.yaml` beside this folder holds the "
         f"whole experiment. Backbone weights that have a name are re-created by it and not stored here.\n\n"
-        f"Averages of the epoch:\n\n{values}\n"
+        f"Losses of its last step:\n\n{values}\n"
     )
