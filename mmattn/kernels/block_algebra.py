@@ -60,7 +60,7 @@ def check_fields(blocks: "BlockIndex") -> None:
     valid = blocks.k_valid
     if valid is not None and (valid.dtype != torch.bool or valid.ndim != 2 or valid.shape[1] != blocks.k_len):
         raise ValueError(f"k_valid must be bool (B, {blocks.k_len}), got {valid.dtype} {tuple(valid.shape)}")
-    if valid is not None and blocks.index.shape[0] not in (1, valid.shape[0]):
+    if valid is not None and len({1, blocks.index.shape[0], valid.shape[0]}) > 2:
         raise ValueError(f"k_valid has batch {valid.shape[0]}, index has batch {blocks.index.shape[0]}")
     shape = None if blocks.spans is None else tuple(blocks.spans.shape)
     if shape is not None and (len(shape) != 3 or shape[0] < 1 or shape[1:] != (blocks.q_len, 2)):
@@ -135,9 +135,10 @@ def split_blocks(blocks: "BlockIndex") -> tuple[Tensor, Tensor, Tensor, Tensor]:
     index = blocks.index
     if blocks.k_valid is not None:
         none_valid, all_valid = _block_validity(blocks.k_valid, blocks.num_k_blocks, blocks.k_block)
-        batch = blocks.k_valid.shape[0]
+        batch = blocks.batch_size
         index = index.expand(batch, *index.shape[1:])
         per_row = index.long().flatten(1)
+        none_valid, all_valid = none_valid.expand(batch, -1), all_valid.expand(batch, -1)
         some = some & ~none_valid.gather(1, per_row).view(index.shape)
         full = full & all_valid.gather(1, per_row).view(index.shape)
     return *_compress(index, some & ~full), *_compress(index, full)

@@ -103,7 +103,7 @@ def select(
         crossing: see ``coverage``.
 
     Raises:
-        ValueError: not exactly one rule, or shapes do not fit.
+        ValueError: not exactly one rule, a coverage outside 0 .. 1, or shapes that do not fit.
 
     Example:
         >>> index = select(torch.tensor([[[[3.0, 1.0, 2.0]]]]), topk=2, causal=False, q_block=4, k_block=4)
@@ -114,6 +114,8 @@ def select(
         raise ValueError(f"give exactly one of topk, coverage, threshold; got {topk}, {coverage}, {threshold}")
     if crossing not in ("include", "exclude"):
         raise ValueError(f"crossing must be 'include' or 'exclude', got {crossing!r}")
+    if coverage is not None and not 0.0 <= coverage <= 1.0:
+        raise ValueError(f"coverage must be a probability mass in 0 .. 1, got {coverage}")
     if scores.ndim != 4:
         raise ValueError(f"scores must be (B, H, nq, nk), got {tuple(scores.shape)}")
     nq, nk = scores.shape[-2:]
@@ -131,7 +133,7 @@ def select(
         limit = torch.as_tensor(topk, device=scores.device).expand(scores.shape[:-1])
         chosen = eligible & (_ranks(scores, eligible, forced) < limit[..., None])
     else:
-        chosen = _covering(scores, eligible, float(coverage or 0.0), crossing)
+        chosen = _covering(scores, eligible, coverage or 0.0, crossing)
     return BlockIndex.from_mask(chosen | forced, q_len, k_len, q_block=q_block, k_block=k_block, causal=causal)
 
 
