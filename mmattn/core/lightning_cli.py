@@ -39,6 +39,7 @@ DESCRIPTION = "Trains and tests. Example: mmattn fit --config crane/mvtec --data
 
 EXPECTED_WARNINGS = (
     r"Total length of `list` across ranks is zero",  # fit without validation data
+    r"You passed in a `val_dataloader` but have no `validation_step`",  # the base has one for every task
     r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen backbones
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
 )

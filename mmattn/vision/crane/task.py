@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,12 +28,12 @@ from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
 from mmattn.core.resolver import resolve
 from mmattn.core.task import BaseTask
-from mmattn.media.image import read_image
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
 from mmattn.vision.crane.losses import CraneLosses, crane_loss
 from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.results import CraneResult
 from mmattn.vision.crane.score_table import SCORES
 from mmattn.vision.crane.scoring import CraneOutput, Interpolation
@@ -219,14 +221,14 @@ class CraneTask(BaseTask):
         return Path(self.trainer.log_dir or ".") / "test"
 
     def _draw(self, batch: Batch, output: CraneOutput) -> None:
-        """Writes the heat map of pictures until every class has ``examples`` of each label."""
+        """Writes the heat map of pictures, as the model saw them, until every class has ``examples`` of each label."""
         for i, path in enumerate(batch["path"]):
             dataset = batch["dataset"][i] if "dataset" in batch else ""
             place = (dataset, batch["cls_name"][i], "anomalous" if batch["label"][i] else "normal")
             if self.drawn[place] >= self.examples:
                 continue
             self.drawn[place] += 1
-            picture = read_image(path)
+            picture = as_picture(batch["img"][i])
             result = CraneResult(
                 score=float(output.score[i]),
                 anomaly_map=output.anomaly_map[i].float().cpu().numpy(),
@@ -274,6 +276,13 @@ def override(config: CraneConfig, fields: dict[str, Any]) -> CraneConfig:
         raise InputError(f"overrides names {', '.join(unknown)}, which Crane's config does not have.")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
     return replace(config, **values)
+
+
+def as_picture(image: Tensor) -> npt.NDArray[np.uint8]:
+    """Returns a CLIP-normalised image (3, S, S) as the picture (S, S, 3) uint8 RGB that the model saw."""
+    mean, std = (torch.tensor(x, device=image.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
+    pixels = ((image.float() * std + mean) * 255).round().clamp(0, 255)
+    return pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def model_card(epoch: int, metrics: dict[str, float]) -> str:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -14,7 +15,8 @@ from mmattn.core.errors import CheckpointError, InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.losses import crane_loss
 from mmattn.vision.crane.model import CraneModel
-from mmattn.vision.crane.task import CraneTask
+from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.task import CraneTask, as_picture
 from tests.vision.crane.tiny import tiny_config, tiny_model
 from tests.vision.crane.toy_data import ToyDataModule
 
@@ -244,6 +246,11 @@ def test_examples_are_the_first_pictures_of_each_label(tmp_path: Path) -> None:
         "toy/normal/0.png.overlay.png",
         "toy/normal/2.png.overlay.png",
     ]
+
+
+def test_picture_of_an_image_is_what_was_normalised() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    assert np.array_equal(as_picture(Preprocess(48)(pixels)), pixels)
 
 
 def test_testing_on_several_devices_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
