@@ -10,7 +10,7 @@ picture is its map's maximum:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -18,15 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.vision.crane.evaluation import CraneEvaluation, ScoreTable
+from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.resolver import resolve
+from mmattn.core.task import BaseTask
+from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 from mmattn.vision.crane.trunk import EfficientNetLite0Trunk, self_distances
 
-__all__ = ["ChanceBaseline", "Method", "SelfSimilarityBaseline", "ZScoreBaseline", "evaluate"]
+__all__ = ["BaselineTask", "ChanceBaseline", "Method", "SelfSimilarityBaseline", "ZScoreBaseline"]
 
 SIGMA = 4.0
 """Smoothing of every baseline's map, in pixels, as Crane's."""
+
+TRUNK_PREFIX = "clip.visual.conv1.trunk."
+"""Where the embedded checkpoint keeps the trunk."""
 
 Method = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (B, 3, S, S) in, scores (B,) and maps (B, S, S) out."""
@@ -90,19 +96,35 @@ def with_maximum(maps: Tensor) -> tuple[Tensor, Tensor]:
     return maps.amax((1, 2)), maps
 
 
-def evaluate(batches: Iterable[Mapping[str, Any]], methods: Mapping[str, Method]) -> dict[str, ScoreTable]:
-    """Scores several methods on the same pictures.
+class BaselineTask(BaseTask):
+    """Tests all baselines on the pictures of a data module; ``mmattn test --config crane/embedded_baselines``."""
 
-    Args:
-        batches: Collated items of Crane's data sets.
-        methods: Name and function of each method.
-    """
-    evaluations = {name: CraneEvaluation() for name in methods}
-    for batch in batches:
-        for name, method in methods.items():
-            scores, maps = method(batch["img"])
-            evaluations[name].update(batch, scores, maps)
-    tables = {name: evaluation.compute() for name, evaluation in evaluations.items()}
-    for evaluation in evaluations.values():
-        evaluation.close()
-    return tables
+    methods: dict[str, Method]
+
+    def configure_models(self) -> None:
+        """Builds the methods; the trunk is the embedded model's."""
+        tensors, _ = load_checkpoint(resolve("crane", "embedded"), "crane")
+        trunk = EfficientNetLite0Trunk()
+        names = {name: TRUNK_PREFIX + name for name in trunk.state_dict()}
+        trunk.load_state_dict({name: tensors[stored] for name, stored in names.items()})
+        self.methods = {
+            "chance": ChanceBaseline(),
+            "z_score": ZScoreBaseline(),
+            "self_similarity": SelfSimilarityBaseline(trunk),
+        }
+
+    def on_test_start(self) -> None:
+        """Prepares an evaluation per method."""
+        sizes: dict[tuple[str, str], int] = getattr(getattr(self.trainer, "datamodule", None), "test_sizes", dict)()
+        self.evaluations = {name: CraneEvaluation(sizes) for name in self.methods}
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Adds a batch to every evaluation."""
+        for name, method in self.methods.items():
+            self.evaluations[name].update(batch, *method(batch["img"]))
+
+    def on_test_epoch_end(self) -> None:
+        """Prints a table per method."""
+        for name, evaluation in self.evaluations.items():
+            with evaluation:
+                self.print(f"{name}\n{evaluation.compute()}\n")

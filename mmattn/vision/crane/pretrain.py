@@ -39,6 +39,8 @@ __all__ = ["CraneClipTask", "crop_windows", "info_nce", "patch_text_loss"]
 COVERED = 0.12
 """Share of a cell that a defect must cover for the cell to count as damaged; smaller shares count as neither."""
 
+STANDARDISED_TWINS = 75
+
 
 class CraneClipTask(BaseTask):
     """Trains the CLIP of the embedded model.
@@ -64,17 +66,17 @@ class CraneClipTask(BaseTask):
     def __init__(
         self,
         config: CraneConfig,
-        lr: float = 2e-3,
+        lr: float = 1.2e-3,
         weight_decay: float = 0.05,
         warmup: int = 60,
         window: int = 12,
-        whole_from: float = 0.93,
+        whole_from: float = 0.95,
         whole_pairs: int = 2,
         weight_eattn: float = 1.0,
         weight_plain: float = 0.3,
         weight_dattn: float = 0.3,
         weight_score: float = 0.5,
-        weight_clip: float = 0.1,
+        weight_clip: float = 0.3,
         weight_apart: float = 1.0,
     ) -> None:
         self.config = config
@@ -108,6 +110,20 @@ class CraneClipTask(BaseTask):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Measures, once, how the descriptions of cells are spread, so that the embedding sees them standardised."""
+        if self.global_step > 0:
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        twins = data.train_dataset()
+        rows = []
+        for index in range(min(len(twins), STANDARDISED_TWINS)):
+            features, distances = twins[index]["features"].float().split((sum(CHANNELS), DISTANCES), dim=1)
+            rows.append(self._clip.visual.conv1.describe(features, distances).transpose(0, 1).flatten(1))
+        variance, mean = torch.var_mean(torch.cat(rows, 1), dim=1)
+        self._clip.visual.conv1.norm.running_mean.copy_(mean)
+        self._clip.visual.conv1.norm.running_var.copy_(variance)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Returns the loss of a batch of twins."""

@@ -150,7 +150,7 @@ class TrunkPatchEmbed(nn.Module):
             raise InputError(f"patch_size is {patch_size}, but the EfficientNet-Lite0 trunk has cells of {STRIDE}.")
         self.trunk = EfficientNetLite0Trunk()
         channels = 3 * self.trunk.embed_dim + 2 * DISTANCES
-        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=0.02)
+        self.norm = nn.BatchNorm2d(channels, affine=False)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
