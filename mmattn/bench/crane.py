@@ -19,7 +19,7 @@ from mmattn.bench.report import Measure, Report
 from mmattn.bench.timer import Options, Peer, Run, compare, peak_extra_bytes
 from mmattn.vision.crane.dattn import dattn as apply_dattn
 from mmattn.vision.crane.dattn import foundation_attention
-from mmattn.vision.crane.tower import dual_attention
+from mmattn.vision.crane.tower import dual_attention, dual_block
 
 __all__ = ["attention", "block_memory", "dattn"]
 
@@ -105,6 +105,5 @@ def _build_block(quick: bool, explicit: bool) -> Run:
 def _run_block(block: Any, x: Tensor, e: Tensor, explicit: bool) -> tuple[Tensor, Tensor]:
     if explicit:
         return dual_block_maps(block, x, e)
-    o, s = _both(dual_attention(block.attn, block.ln_1(x), "qq+kk+vv"))
-    x = x + o
-    return x + block.mlp(block.ln_2(x)), e + s
+    after, _, s = dual_block(block, x, "qq+kk+vv")
+    return after, e if s is None else e + s
