@@ -85,7 +85,8 @@ def draw_block_indices(
             f"got {len(indices)} indices, columns={columns}, max_pixels={max_pixels}; "
             "expected at least one index and one column, and 200 pixels"
         )
-    rasters = {name: _raster(index, head, batch) for name, index in indices.items()}
+    kinds = [_block_kinds(index, head, batch) for index in indices.values()]
+    rasters = [_raster(index, k, head, batch) for index, k in zip(indices.values(), kinds, strict=True)]
     columns = min(columns, len(indices))
     rows = math.ceil(len(indices) / columns)
     aspects = [_aspect(index) for index in indices.values()]
@@ -93,44 +94,46 @@ def draw_block_indices(
     height = rows * (_AXES * min(max(aspects), 1.0) + _MARGIN) + 0.3
     figure = _new_figure(width, height, dpi=max_pixels / max(width, height))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, (name, index) in zip(axes, indices.items(), strict=False):
-        _draw(ax, index, rasters[name], name)
+    for ax, (name, index), raster, k in zip(axes, indices.items(), rasters, kinds, strict=False):
+        _draw(ax, index, raster)
+        density = f"{100 * float((k != _NOTHING).float().mean()):.3g} % of blocks"
+        ax.set_title(f"{name}\n{density}" if name else density, fontsize=10)
     for ax in axes[len(indices) :]:
         ax.set_axis_off()
-    used = set().union(*(np.unique(raster).tolist() for raster in rasters.values()))
+    used = set().union(*(np.unique(raster).tolist() for raster in rasters))
     _draw_legend(figure, [kind for kind in _LABELS if kind in used])
     figure.canvas.draw()
     picture: UInt8Array = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
     return picture
 
 
-def _raster(index: BlockIndex, head: int, batch: int) -> UInt8Array:
-    """Returns the kind of every token pair, or of every block when there are too many pairs, ``(rows, columns)``."""
-    blocks = index.mask()
-    for name, value, size in (("batch", batch, index.batch_size), ("head", head, blocks.shape[1])):
+def _block_kinds(index: BlockIndex, head: int, batch: int) -> torch.Tensor:
+    """Returns the kind of every block, ``(nq, nk)``; a selected block in which nothing is allowed is hidden."""
+    selected = index.mask()
+    for name, value, size in (("batch", batch, index.batch_size), ("head", head, selected.shape[1])):
         if value < 0 or (value >= size and size > 1):
             raise ValueError(f"got {name}={value}; the index has {size}")
-    selected = blocks[batch % blocks.shape[0], head % blocks.shape[1]].cpu()
-    full = _full(index, head, batch)
-    kinds = torch.where(selected, torch.where(full, _FULL, _PARTIAL), _NOTHING)
+    kinds = torch.where(_item(selected, head, batch), _HIDDEN, _NOTHING)
+    partial_count, partial_ids, full_count, full_ids = (_item(x, head, batch) for x in index.split)
+    for kind, count, ids in ((_PARTIAL, partial_count, partial_ids), (_FULL, full_count, full_ids)):
+        row, slot = (torch.arange(ids.shape[-1]) < count[:, None]).nonzero(as_tuple=True)
+        kinds[row, ids[row, slot].long()] = kind
+    return kinds
+
+
+def _item(x: torch.Tensor, head: int, batch: int) -> torch.Tensor:
+    """Returns what belongs to one head and batch item of a tensor that may be shared by all of them."""
+    return x[batch if x.shape[0] > 1 else 0, head if x.shape[1] > 1 else 0].cpu()
+
+
+def _raster(index: BlockIndex, kinds: torch.Tensor, head: int, batch: int) -> UInt8Array:
+    """Returns the kind of every token pair, or of every block when there are too many pairs, ``(rows, columns)``."""
     if index.q_len * index.k_len > _TOKEN_CELLS:
         return kinds.numpy().astype(np.uint8)
     tokens = kinds.repeat_interleave(index.q_block, 0).repeat_interleave(index.k_block, 1)
     tokens = tokens[: index.q_len, : index.k_len]
-    dense = index.dense()
-    attended = dense[batch % dense.shape[0], head % dense.shape[1]].cpu()
-    tokens = torch.where((tokens == _PARTIAL) & ~attended, _HIDDEN, tokens)
-    return tokens.numpy().astype(np.uint8)
-
-
-def _full(index: BlockIndex, head: int, batch: int) -> torch.Tensor:
-    """Returns which blocks attend every pair of their tokens, bool ``(nq, nk)``."""
-    count, ids = index.split.full_kv_num_blocks.cpu(), index.split.full_kv_indices.cpu()
-    count, ids = (x[batch % x.shape[0], head % x.shape[1]] for x in (count, ids))
-    full = torch.zeros(index.num_q_blocks, index.num_k_blocks, dtype=torch.bool)
-    row, slot = (torch.arange(ids.shape[-1]) < count[:, None]).nonzero(as_tuple=True)
-    full[row, ids[row, slot].long()] = True
-    return full
+    attended = _item(index.tokens(), head, batch)
+    return torch.where((tokens == _PARTIAL) & ~attended, _HIDDEN, tokens).numpy().astype(np.uint8)
 
 
 def _new_figure(width: float, height: float, dpi: float) -> Figure:
@@ -150,24 +153,20 @@ def _aspect(index: BlockIndex) -> float:
     return min(max(index.q_len / max(index.k_len, 1), 0.25), 4.0)
 
 
-def _draw(ax: Axes, index: BlockIndex, raster: UInt8Array, name: str) -> None:
+def _draw(ax: Axes, index: BlockIndex, raster: UInt8Array) -> None:
     extent = (0.0, index.k_len, index.q_len, 0.0)
     # Colours before resampling: an average of kinds would be another kind, an average of colours is a tint.
     ax.imshow(_COLOURS[raster], extent=extent, aspect="auto", interpolation="auto")
     ax.set_box_aspect(_aspect(index))
     if max(index.num_q_blocks, index.num_k_blocks) <= _GRID_BLOCKS:
-        rows, columns = (
-            range(index.q_block, index.q_len, index.q_block),
-            range(index.k_block, index.k_len, index.k_block),
-        )
-        ax.hlines(rows, 0, index.k_len, color="#0000002E", linewidth=0.6)
-        ax.vlines(columns, 0, index.q_len, color="#0000002E", linewidth=0.6)
+        for y in range(index.q_block, index.q_len, index.q_block):
+            ax.axhline(y, color="#0000002E", linewidth=0.6)
+        for x in range(index.k_block, index.k_len, index.k_block):
+            ax.axvline(x, color="#0000002E", linewidth=0.6)
     ax.set_xlabel("key position", fontsize=9)
     ax.set_ylabel("query position", fontsize=9)
     ax.tick_params(labelsize=8)
     ax.locator_params(nbins=5)
-    density = f"{100 * index.density():.3g} % of blocks"
-    ax.set_title(f"{name}\n{density}" if name else density, fontsize=10)
 
 
 def _draw_legend(figure: Figure, kinds: list[int]) -> None:

@@ -68,6 +68,14 @@ def test_each_head_and_batch_item_has_its_own_picture_and_padding_cuts_blocks():
     assert count(drawn, PARTIAL, box) / area == pytest.approx(8 / 32, abs=0.03)
 
 
+def test_a_selected_block_that_allows_nothing_is_drawn_as_masked():
+    index = BlockIndex.from_mask(torch.ones(4, 4, dtype=torch.bool), q_block=128, k_block=128, causal=True)
+    picture = draw_block_index(index)
+    box = mask_area(picture)
+    area = (box[1] - box[0]) * (box[3] - box[2])
+    assert count(picture, HIDDEN, box) / area == pytest.approx(6 / 16, abs=0.03)
+
+
 @pytest.mark.parametrize(("q_len", "k_len"), [(64, 64), (32, 512), (512, 32), (20000, 20000)])
 def test_the_longer_side_has_the_pixels_that_were_asked_for(q_len: int, k_len: int):
     picture = draw_block_index(BlockIndex.causal(q_len, k_len), max_pixels=500)
