@@ -12,6 +12,7 @@ test prints the scores per class and their means, and writes them with a few pic
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +236,8 @@ class CraneTask(BaseTask):
                 image=picture,
                 image_size=(picture.shape[0], picture.shape[1]),
             )
-            folder = self._test_folder().joinpath("examples", *place)
+            # names come from the dataset's files, and must not lead out of this folder
+            folder = self._test_folder().joinpath("examples", *(re.sub(r"[^\w-]+", "_", name) for name in place))
             folder.mkdir(parents=True, exist_ok=True)
             result.save(folder, Path(path).name)
 
@@ -253,7 +255,7 @@ class CraneTask(BaseTask):
         """Returns the training data with features in the place of pictures; computes those that are missing."""
         if not isinstance(items, Annotated) or getattr(items, "is_random", False):
             raise InputError(
-                "feature_cache needs training pictures that are the same in every epoch.",
+                "feature_cache needs training pictures that are files and the same in every epoch.",
                 "Turn augmentation off, or set model.init_args.feature_cache: null.",
             )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

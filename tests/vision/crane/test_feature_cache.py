@@ -189,5 +189,5 @@ def test_augmented_data_is_refused(tmp_path: Path) -> None:
             return dataset
 
     task = CraneTask(tiny_config(), feature_cache=str(tmp_path / "cache"))
-    with pytest.raises(InputError, match="same in every epoch"):
+    with pytest.raises(InputError, match="files and the same in every epoch"):
         fit(task, tmp_path, data=Random(str(tmp_path / "toy")))

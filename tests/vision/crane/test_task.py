@@ -248,6 +248,20 @@ def test_examples_are_the_first_pictures_of_each_label(tmp_path: Path) -> None:
     ]
 
 
+def test_examples_of_a_class_with_an_odd_name_stay_in_their_folder(tmp_path: Path) -> None:
+    data = ToyDataModule(str(tmp_path / "toy"), count=1)
+    data.items.cls_name = "../../outside/01 cup"
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, name="", version="run"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(make_task(), datamodule=data, verbose=False)
+    (overlay,) = tmp_path.rglob("*.overlay.png")
+    assert overlay == tmp_path / "run/test/examples/_outside_01_cup/normal/0.png.overlay.png"
+
+
 def test_picture_of_an_image_is_what_was_normalised() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     assert np.array_equal(as_picture(Preprocess(48)(pixels)), pixels)

@@ -19,6 +19,7 @@ class ToyDataset(Dataset[dict[str, Any]]):
         folder.mkdir(parents=True, exist_ok=True)
         self.preprocess = Preprocess(size)
         self.masks = masks
+        self.cls_name = "toy"
         self.reads = 0
         self.pictures: list[tuple[Path, np.ndarray]] = []
         for i in range(count):
@@ -45,7 +46,7 @@ class ToyDataset(Dataset[dict[str, Any]]):
             "label": index % 2,
             "has_mask": self.masks,
             "cls_id": 0,
-            "cls_name": "toy",
+            "cls_name": self.cls_name,
             "path": str(path),
         }
 
