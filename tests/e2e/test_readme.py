@@ -1,7 +1,7 @@
 """Every command and every line of Python that a README shows is run, as a reader would paste it.
 
-The folders the READMEs speak of (``photos/``, ``good/``, ``data/mvtec``, ...) are made here with small content. Commands
-that need weights nobody can fetch offline must end with the one message that says so.
+The folders the READMEs speak of (``photos/``, ``good/``, ``data/mvtec``, ...) are made here with small content.
+Commands that need weights nobody can fetch offline must end with the one message that says so.
 """
 
 import re
