@@ -12,9 +12,15 @@ import sys
 import time
 from html import escape
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 import mmattn
 from mmattn.cli import main as mmattn_main
+from mmattn.media.image import read_image
+from mmattn.viz.heatmap import side_by_side
 
 ASSETS = Path(mmattn.__file__).parent / "assets"
 TITLES = {"crane": "Crane: defects in pictures of things it was never shown"}
@@ -24,16 +30,31 @@ def finished_systems() -> list[str]:
     return sorted(folder.parent.name for folder in ASSETS.glob("*/model.safetensors"))
 
 
-def run_system(system: str, output: Path) -> dict[str, object]:
+def run_system(system: str, output: Path) -> dict[str, Any]:
     """Runs one system over its samples and returns the row of the table."""
     samples = ASSETS / system / "samples"
     started = time.perf_counter()
     code = mmattn_main(["infer", system, str(samples), "--output", str(output / system), "--overwrite"])
     results = [json.loads(line) for line in (output / system / "results.jsonl").read_text().splitlines()]
+    write_strip(output / f"{system}.jpg", output / system, results)
     return {"system": system, "items": len(results), "seconds": time.perf_counter() - started, "exit": code}
 
 
-def write_index(output: Path, rows: list[dict[str, object]]) -> None:
+def write_strip(target: Path, folder: Path, results: list[dict[str, Any]], *, side: int = 256, count: int = 6) -> None:
+    """Writes one picture of the first results, inputs above and overlays below; the README shows it."""
+    columns = []
+    for record in results:
+        shown = [folder / name for name in record["outputs"] if name.endswith((".picture.jpg", ".overlay.png"))]
+        if len(shown) != 2:
+            continue
+        pair = [np.asarray(Image.fromarray(read_image(path)).resize((side, side))) for path in sorted(shown)[::-1]]
+        columns.append((f"{Path(record['input']).stem.replace('_', ' ')}  {record['score']:.2f}", np.concatenate(pair)))
+    if columns:
+        titles, pictures = zip(*columns[:count], strict=True)
+        Image.fromarray(side_by_side(pictures, titles)).save(target, quality=88)
+
+
+def write_index(output: Path, rows: list[dict[str, Any]]) -> None:
     """Writes the page that frames each system's own gallery."""
     sections = "\n".join(
         f"<section><h2>{escape(TITLES.get(str(row['system']), str(row['system'])))}</h2>"

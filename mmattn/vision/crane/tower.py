@@ -40,12 +40,14 @@ class VisionFeatures(NamedTuple):
         grid: (h, w) of the patches, N = h w.
         counts: How often each set counts in sums and means over the sets; None means once each. With
             ``multilayer="aliased"`` one set stands for all of ``feature_layers``.
+        foundation: (B, F, h, w), the features that steered D-Attn, or None.
     """
 
     image_features: Tensor
     patch_features: tuple[Tensor, ...]
     grid: tuple[int, int]
     counts: tuple[int, ...] | None = None
+    foundation: Tensor | None = None
 
     def repeats(self) -> tuple[int, ...]:
         """Returns ``counts``, or a one for each set."""
@@ -98,13 +100,17 @@ class VisionTower:
                 f"{self.num_layers}: earlier blocks have no E-Attn path."
             )
 
-    def __call__(self, images: Tensor, foundation: Tensor | None = None) -> VisionFeatures:
+    def __call__(
+        self, images: Tensor, foundation: Tensor | None = None, *, embeddable: Tensor | None = None
+    ) -> VisionFeatures:
         """Returns the features of CLIP-normalised images.
 
         Args:
             images: (B, 3, H, W) float.
             foundation: (B, F, h', w') features that steer D-Attn, or None for E-Attn alone. On another grid than
                 CLIP's, every patch feature is returned on that grid.
+            embeddable: What ``visual.conv1`` is given in the place of the images, where it accepts something that is
+                already known.
         """
         config, grid = self.config, self.grid_of(images)
         target, weights = grid, None
@@ -115,7 +121,7 @@ class VisionTower:
         aliased = config.multilayer == "aliased" and target == grid
         use_eattn = weights is None or config.both_eattn_dattn
         sets: list[tuple[Tensor, int]] = []
-        for state in self.streams(images, use_eattn=use_eattn):
+        for state in self.streams(images if embeddable is None else embeddable, use_eattn=use_eattn):
             wanted = config.feature_layers.count(state.layer)
             if wanted and weights is not None and state.source is not None:
                 block = self.visual.transformer.resblocks[state.layer - 1]
@@ -129,6 +135,7 @@ class VisionTower:
             patch_features=tuple(self.project(patches) for patches, _ in sets),
             grid=target,
             counts=tuple(times for _, times in sets),
+            foundation=foundation,
         )
 
     def streams(self, images: Tensor, *, use_eattn: bool = True) -> Iterator[BlockStreams]:
