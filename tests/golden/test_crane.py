@@ -282,7 +282,8 @@ def test_text_features_match(group: str) -> None:
 
 @pytest.mark.parametrize("side", [pytest.param(s, id=f"prompt_learner-{s}") for s in ("pos", "neg")])
 def test_prompt_buffers_are_clips_own_embeddings(side: str) -> None:
-    ids = tokenize(prompt_texts(config()))[0 if side == "pos" else 1]
+    length = config().clip_architecture.context_length
+    ids = tokenize(prompt_texts(config()), length)[0 if side == "pos" else 1]
     words = clip().token_embedding(ids)
     tolerate(ids[None, None].int(), LEARNER, f"tokenized_prompts_{side}")
     tolerate(words[None, None, :1], LEARNER, f"token_prefix_{side}")

@@ -47,8 +47,10 @@ class CraneModel(nn.Module):
         layers = len(tower.transformer.resblocks)
         if config.depth > layers:
             raise InputError(f"depth is {config.depth}, expected at most {layers}, the blocks of the text tower.")
-        if config.foundation != "none" and config.foundation != "trunk" and foundation is None:
+        if config.foundation not in ("none", "trunk") and foundation is None:
             raise InputError(f"The config asks for the foundation {config.foundation!r}, but none was given.")
+        if config.foundation == "trunk" and config.trunk == "none":
+            raise InputError("The foundation is 'trunk', but the model has no trunk.", "Set trunk: efficientnet_lite0.")
         self.config = config
         self.clip = clip
         self.foundation = foundation
@@ -85,16 +87,14 @@ class CraneModel(nn.Module):
 
     def encode_image(self, images: Tensor) -> VisionFeatures:
         """Returns image and patch features of images (B, 3, S, S)."""
-        return self.tower(images, self.foundation_features(images))
-
-    def foundation_features(self, images: Tensor) -> Tensor | None:
-        """Returns the features (B, F, h, w) that steer D-Attn, or None for plain Crane."""
-        if self.config.foundation == "none":
-            return None
-        if self.foundation is not None:
-            return self.foundation(images)
-        features: Tensor = self.tower.visual.conv1.features(images)
-        return features
+        features = None if self.foundation is None else self.foundation(images)
+        if self.config.trunk == "none":
+            return self.tower(images, features)._replace(memory=features)
+        # The trunk serves the patch embedding, the memories and, if asked to, D-Attn; it runs once for all of them.
+        embedding = self.tower.visual.conv1
+        seen = embedding.features(images)
+        steering = seen if self.config.foundation == "trunk" else features
+        return self.tower(images, steering, embeddable=embedding.describe(seen))._replace(memory=seen)
 
     def memory_features(self, images: Tensor, vision: VisionFeatures | None = None) -> Tensor:
         """Returns the patch features (B, C, h, w) that few-shot memories compare.
@@ -105,12 +105,14 @@ class CraneModel(nn.Module):
             images: (B, 3, S, S).
             vision: Their features, if already known.
         """
-        if self.config.trunk != "none":
+        if vision is None and self.config.trunk != "none":
             features: Tensor = self.tower.visual.conv1.features(images)
             return features
-        if self.foundation is not None:
+        if vision is None and self.foundation is not None:
             return self.foundation(images)
         vision = self.encode_image(images) if vision is None else vision
+        if vision.memory is not None:
+            return vision.memory
         return vision.patch_features[-1].transpose(1, 2).unflatten(2, vision.grid)
 
     def encode_text(self, image_features: Tensor | None = None) -> Tensor:

@@ -40,14 +40,14 @@ class VisionFeatures(NamedTuple):
         grid: (h, w) of the patches, N = h w.
         counts: How often each set counts in sums and means over the sets; None means once each. With
             ``multilayer="aliased"`` one set stands for all of ``feature_layers``.
-        foundation: (B, F, h, w), the features that steered D-Attn, or None.
+        memory: (B, F, h, w), features of the trunk or the foundation model that were computed on the way, or None.
     """
 
     image_features: Tensor
     patch_features: tuple[Tensor, ...]
     grid: tuple[int, int]
     counts: tuple[int, ...] | None = None
-    foundation: Tensor | None = None
+    memory: Tensor | None = None
 
     def repeats(self) -> tuple[int, ...]:
         """Returns ``counts``, or a one for each set."""
@@ -135,7 +135,6 @@ class VisionTower:
             patch_features=tuple(self.project(patches) for patches, _ in sets),
             grid=target,
             counts=tuple(times for _, times in sets),
-            foundation=foundation,
         )
 
     def streams(self, images: Tensor, *, use_eattn: bool = True) -> Iterator[BlockStreams]:

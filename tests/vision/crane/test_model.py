@@ -131,6 +131,28 @@ def test_memory_features_are_the_e_attn_patches_on_their_grid() -> None:
     torch.testing.assert_close(model.memory_features(pictures(), vision), features)
 
 
+@torch.no_grad()
+def test_the_trunk_feeds_patches_d_attn_and_memories_and_runs_once() -> None:
+    model = tiny_model(trunk="efficientnet_lite0", foundation="trunk")
+    embedding = model.clip.visual.conv1
+    runs = []
+    embedding.trunk.register_forward_hook(lambda *_: runs.append(1))
+    vision = model.encode_image(pictures())
+    features = model.memory_features(pictures(), vision)
+    assert len(runs) == 1
+    torch.testing.assert_close(features, embedding.features(pictures()))
+    torch.testing.assert_close(features, model.memory_features(pictures()))
+    assert len(vision.patch_features) == 2
+    twice = model.tower(pictures(), features)
+    for a, b in zip(vision.patch_features, twice.patch_features, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_trunk_foundation_needs_a_trunk() -> None:
+    with pytest.raises(InputError, match="but the model has no trunk"):
+        tiny_model(foundation="trunk")
+
+
 def test_the_static_form_equals_the_model_and_is_exported_without_python() -> None:
     model = tiny_model(feature_layers=(2, 3), multilayer="distinct", soft_mean=False)
     static = StaticCrane(model).eval()
