@@ -27,27 +27,21 @@ from mmattn.kernels.spans import allowed
 __all__ = ["GatherPlan"]
 
 # Bytes of gathered keys and values per call: small enough for the cache, large enough to keep the threads busy.
-_CHUNK_BYTES = 16 << 20
+_CHUNK_BYTES = 8 << 20
+# Larger calls take a multiple of this many query blocks, so that threads get even shares.
+_SHARE = 8
 
 
 class _Group(NamedTuple):
-    """Query blocks ``start .. stop`` of a list, with equally many key blocks.
+    """Query blocks with equally many key blocks.
 
-    ``keys (n, m)`` are ids ``(b Hkv + h') nk + c``; ``width`` keys of the ``m k_block`` gathered ones exist (the last
-    block may be short).
+    ``rows (n,)`` are ids ``(b H + h) nq + r``, ``keys (n, m)`` ids ``(b Hkv + h') nk + c``; ``width`` keys of the
+    ``m k_block`` gathered ones exist (the last block may be short). Partial blocks are ``masked``.
     """
 
-    start: int
-    stop: int
+    rows: Tensor
     keys: Tensor
     width: int
-
-
-class _List(NamedTuple):
-    """Either the full or the partial (masked) blocks: query blocks ``rows``, ids ``(b H + h) nq + r``, in groups."""
-
-    rows: Tensor
-    groups: list[_Group]
     masked: bool
 
 
@@ -60,11 +54,15 @@ class GatherPlan:
         self.kv_heads = kv_heads
         part_count, part, full_count, full = blocks.split
         shape = (batch, heads, blocks.num_q_blocks)
-        lists = (
-            self._list(full_count, full, shape, masked=False),
-            self._list(part_count, part, shape, masked=True),
-        )
-        self.lists = [entry for entry in lists if entry.groups]
+        self.groups = [
+            *self._group(full_count, full, shape, masked=False),
+            *self._group(part_count, part, shape, masked=True),
+        ]
+        filled = torch.zeros(math.prod(shape), dtype=torch.bool)
+        for group in self.groups:
+            filled[group.rows] |= not group.masked
+        # Query blocks that no unmasked call writes.
+        self.unfilled = (~filled).nonzero()[:, 0]
         padded_rows = blocks.num_q_blocks * blocks.q_block - blocks.q_len
         # (S, nq, q_block, 2): rows after the last query see nothing.
         self.spans = F.pad(blocks.row_spans, (0, 0, 0, padded_rows)).unflatten(1, (-1, blocks.q_block))
@@ -73,13 +71,13 @@ class GatherPlan:
             padding = blocks.num_k_blocks * blocks.k_block - blocks.k_len
             self.k_valid = F.pad(blocks.k_valid, (0, padding)).expand(batch, -1).reshape(-1, blocks.k_block)
 
-    def _list(self, count: Tensor, ids: Tensor, shape: tuple[int, int, int], *, masked: bool) -> _List:
-        """Returns one list of blocks; rows whose last key block is the short one make groups of their own width."""
+    def _group(self, count: Tensor, ids: Tensor, shape: tuple[int, int, int], *, masked: bool) -> list[_Group]:
+        """Returns the groups of one list of blocks; rows that end in the short key block have their own width."""
         batch, heads, _ = shape
         nk, size = self.blocks.num_k_blocks, self.blocks.k_block
         missing = nk * size - self.blocks.k_len
         if ids.shape[-1] == 0:
-            return _List(torch.empty(0, dtype=torch.int64), [], masked)
+            return []
         count = count.expand(shape).reshape(-1).long()
         ids = ids.expand(*shape, ids.shape[-1]).long()
         kv_head = torch.arange(heads) // (heads // self.kv_heads)
@@ -87,37 +85,30 @@ class GatherPlan:
         keys = (ids + base[..., None, None]).flatten(0, 2)
         last = ids.flatten(0, 2).gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
         kind = count * 2 + ((last == nk - 1) & (missing > 0))
-        rows = kind.argsort(stable=True)[int((count == 0).sum()) :]
-        groups, start = [], 0
-        for number in kind[rows].unique(sorted=True).tolist():
-            stop = start + int((kind[rows] == number).sum())
-            blocks, is_short = divmod(number, 2)
-            width = blocks * size - missing * is_short
-            groups.append(_Group(start, stop, keys[rows[start:stop], :blocks].contiguous(), width))
-            start = stop
-        return _List(rows, groups, masked)
+        groups = []
+        for number in kind[count > 0].unique().tolist():
+            rows = (kind == number).nonzero()[:, 0]
+            width = (number // 2) * size - missing * (number % 2)
+            groups.append(_Group(rows, keys[rows, : number // 2].contiguous(), width, masked))
+        return groups
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Returns ``out`` and ``lse`` of q ``(B, H, Tq, D)`` on k, v ``(B, Hkv, Tk, D)``."""
         queries = _table(q, self.blocks.q_block)
         keys, values = _table(k, self.blocks.k_block), _table(v, self.blocks.k_block)
-        out = torch.zeros_like(queries)
+        out = torch.empty_like(queries)
+        out[self.unfilled] = 0.0
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=accumulate_dtype(q.dtype))
         gather_k, gather_v = _Gather(keys), _Gather(values)
-        for number, blocks in enumerate(self.lists):
-            query = queries[blocks.rows][:, None]
-            partials = [
-                flash_forward(
-                    query[group.start : group.stop], gather_k(group), gather_v(group),
-                    scale=scale, mask=self._mask(blocks, group, q.dtype),
-                )
-                for group in _chunks(blocks, keys)
-            ]  # fmt: skip
-            part_out, part_lse = (torch.cat(parts)[:, 0] for parts in zip(*partials, strict=True))
-            if number:
-                part_out, part_lse = merge_into(out[blocks.rows], lse[blocks.rows], part_out, part_lse)
-            out.index_copy_(0, blocks.rows, part_out)
-            lse.index_copy_(0, blocks.rows, part_lse)
+        for group in self._chunks(keys):
+            mask = self._mask(group, q.dtype)
+            query = queries[group.rows][:, None]
+            partial = flash_forward(query, gather_k(group), gather_v(group), scale=scale, mask=mask)
+            part_out, part_lse = partial[0][:, 0], partial[1][:, 0]
+            if group.masked:
+                part_out, part_lse = merge_into(out[group.rows], lse[group.rows], part_out, part_lse)
+            out.index_copy_(0, group.rows, part_out)
+            lse.index_copy_(0, group.rows, part_lse)
         lse = lse.view(*q.shape[:2], -1)[..., : q.shape[2]]
         return out.view(*q.shape[:2], -1, q.shape[3])[:, :, : q.shape[2]], lse
 
@@ -130,48 +121,44 @@ class GatherPlan:
         keys, values = _table(k, size), _table(v, size)
         sums = [torch.zeros(x.shape, dtype=dtype) for x in (tables[1], keys, values)]
         gather_k, gather_v = _Gather(keys), _Gather(values)
-        for blocks in self.lists:
-            upstream, query, merged, row_lse = (table[blocks.rows][:, None] for table in tables)
-            grads_q = []
-            for group in _chunks(blocks, keys):
-                part = slice(group.start, group.stop)
-                grad_q, *grad_kv = flash_backward(
-                    upstream[part], query[part], gather_k(group), gather_v(group), merged[part],
-                    row_lse[part][..., 0], scale=scale, mask=self._mask(blocks, group, q.dtype),
-                )  # fmt: skip
-                grads_q.append(grad_q[:, 0])
-                for total, grad in zip(sums[1:], grad_kv, strict=True):
-                    padding = group.keys.shape[1] * size - group.width
-                    grad = F.pad(grad[:, 0], (0, 0, 0, padding)) if padding else grad[:, 0]
-                    total.index_add_(0, group.keys.flatten(), grad.to(dtype).reshape(-1, *total.shape[1:]))
-            sums[0].index_add_(0, blocks.rows, torch.cat(grads_q).to(dtype))
+        for group in self._chunks(keys):
+            upstream, query, merged, row_lse = (table[group.rows][:, None] for table in tables)
+            grad_q, *grad_kv = flash_backward(
+                upstream, query, gather_k(group), gather_v(group), merged, row_lse[..., 0],
+                scale=scale, mask=self._mask(group, q.dtype),
+            )  # fmt: skip
+            sums[0].index_add_(0, group.rows, grad_q[:, 0].to(dtype))
+            for total, grad in zip(sums[1:], grad_kv, strict=True):
+                padding = group.keys.shape[1] * size - group.width
+                grad = F.pad(grad[:, 0], (0, 0, 0, padding)) if padding else grad[:, 0]
+                total.index_add_(0, group.keys.flatten(), grad.to(dtype).reshape(-1, *total.shape[1:]))
         grads = (x.view(*y.shape[:2], -1, y.shape[3])[:, :, : y.shape[2]] for x, y in zip(sums, (q, k, v), strict=True))
         grad_q, grad_k, grad_v = grads
         return grad_q, grad_k, grad_v
 
-    def _mask(self, blocks: _List, group: _Group, dtype: torch.dtype) -> AdditiveMask | None:
+    def _chunks(self, table: Tensor) -> Iterator[_Group]:
+        """Yields the groups in pieces whose gathered keys and values fit the chunk size."""
+        for group in self.groups:
+            per_row = 2 * group.keys.shape[1] * table[0].numel() * table.element_size()
+            step = max(1, _CHUNK_BYTES // per_row)
+            step -= step % _SHARE if step > _SHARE else 0
+            for start in range(0, len(group.rows), step):
+                piece = slice(start, start + step)
+                yield group._replace(rows=group.rows[piece], keys=group.keys[piece])
+
+    def _mask(self, group: _Group, dtype: torch.dtype) -> AdditiveMask | None:
         """Returns the mask ``(n, 1, q_block, width)`` of a piece of partial blocks."""
-        if not blocks.masked:
+        if not group.masked:
             return None
         size, nk = self.blocks.k_block, self.blocks.num_k_blocks
         positions = (group.keys % nk)[..., None] * size + torch.arange(size)  # (n, m, k_block)
-        rows = blocks.rows[group.start : group.stop] % self.blocks.num_q_blocks
-        mask = allowed(self.spans[:, rows], positions.flatten(1)[:, None])  # (n, q_block, m k_block)
+        spans = self.spans[:, group.rows % self.blocks.num_q_blocks]
+        mask = allowed(spans, positions.flatten(1)[:, None])  # (n, q_block, m k_block)
         if self.k_valid is not None:
             batch = group.keys // (nk * self.kv_heads)
             valid = self.k_valid[batch * nk + group.keys % nk].flatten(1)
             mask = mask & valid[:, None]
         return additive(mask[:, None, :, : group.width], dtype)
-
-
-def _chunks(blocks: _List, table: Tensor) -> Iterator[_Group]:
-    """Yields the groups in pieces whose gathered keys and values fit the chunk size."""
-    for group in blocks.groups:
-        per_row = 2 * group.keys.shape[1] * table[0].numel() * table.element_size()
-        step = max(1, _CHUNK_BYTES // per_row)
-        for start in range(group.start, group.stop, step):
-            stop = min(start + step, group.stop)
-            yield _Group(start, stop, group.keys[start - group.start : stop - group.start], group.width)
 
 
 def _table(x: Tensor, block: int) -> Tensor:

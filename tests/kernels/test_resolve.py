@@ -1,0 +1,30 @@
+"""resolve(): which backend runs, and why."""
+
+import pytest
+import torch
+
+from mmattn.kernels.backends import BACKENDS, resolve
+
+
+class _Elsewhere:
+    """Stands for a tensor on a device this machine does not have."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "triton"), ("mps", "reference")])
+def test_auto_follows_the_device_and_says_why(device: str, name: str) -> None:
+    resolution = resolve(_Elsewhere(device))
+    assert resolution.name == name
+    assert device in resolution.reason.lower()
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "auto"])
+def test_a_named_backend_is_taken(backend: str) -> None:
+    assert resolve(torch.zeros(1), backend) == (backend, f"backend={backend!r} was asked for")
+
+
+def test_the_cpu_backend_refuses_other_devices() -> None:
+    with pytest.raises(ValueError, match="got cuda; use backend='auto'"):
+        resolve(_Elsewhere("cuda"), "cpu")
