@@ -103,6 +103,18 @@ def test_padding_differs_between_batch_items(shape: tuple[int, int]) -> None:
     _assert_like_the_definition(_inputs(7, 70, 90, batch=2), blocks=blocks)
 
 
+@pytest.mark.parametrize("limit", [1, 100_000])
+def test_work_cut_into_small_calls_gives_the_same(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmattn.kernels.backends.cpu_runs._BAND_BYTES", limit)
+    monkeypatch.setattr("mmattn.kernels.backends.cpu_gather._CHUNK_BYTES", limit)
+    mask = torch.rand(2, 2, 10, 10, generator=torch.Generator().manual_seed(1)) < 0.5
+    for blocks in (
+        BlockIndex.sliding_window(100, 640, q_block=64, k_block=64),
+        BlockIndex.from_mask(mask, q_block=64, k_block=64, causal=True),
+    ):
+        _assert_like_the_definition(_inputs(15, 640, 640, batch=2, kv_heads=1), blocks=blocks)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("per_head", [False, True], ids=["shared", "per_head"])
 def test_narrow_dtypes_keep_their_accuracy(dtype: torch.dtype, per_head: bool) -> None:

@@ -1,6 +1,5 @@
 """Planning shared masks for the CPU: which rectangles of queries and keys, and which of them need a mask."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from mmattn.kernels.backends.cpu_runs import Call, Run, RunPlan
 from mmattn.kernels.block_index import BlockIndex
-from mmattn.kernels.spans import allowed
 
 __all__ = ["dense_plan", "run_plan"]
 
@@ -105,13 +103,14 @@ def _trim(run: Run, tile: Tensor) -> Run | None:
 
 def _tile_call(start: int, stop: int, runs: tuple[Run, ...], tile: Tensor, patterns: dict[object, int]) -> Call:
     """Returns the call of one tile, with a mask if it needs one; equal masks get equal pattern numbers."""
-    keys = torch.cat([torch.arange(first, last) for first, last in runs])
-    mask = allowed(tile, keys)
-    if bool(mask.all()):
+    clipped = [tile.clamp(first, last) for first, last in runs]
+    # Spans of a query never touch, so a run that is visible as a whole lies in one of them.
+    whole = [(x[..., 0] == first) & (x[..., 1] == last) for x, (first, last) in zip(clipped, runs, strict=True)]
+    if all(bool(inside.any(dim=0).all()) for inside in whole):
         return Call(start, stop, runs)
-    digest = hashlib.sha256(mask.numpy().tobytes()).digest()
-    pattern = patterns.setdefault((mask.shape, digest), len(patterns))
-    return Call(start, stop, runs, masked=True, pattern=pattern)
+    relative = b"".join((x - first).numpy().tobytes() for x, (first, _) in zip(clipped, runs, strict=True))
+    key = (relative, stop - start, tuple(last - first for first, last in runs))
+    return Call(start, stop, runs, masked=True, pattern=patterns.setdefault(key, len(patterns)))
 
 
 def _join(calls: list[Call], *, bands: bool) -> list[Call]:

@@ -6,7 +6,7 @@ into the batch of a single call.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ from mmattn.kernels.spans import allowed
 
 __all__ = ["Call", "Run", "RunPlan"]
 
-# Bytes of key and value gradients that the tiles of a band may hold before they are added up.
-_BAND_BYTES = 32 << 20
+# Bytes that the results of one kernel call on a band may take: fresh memory in large pieces costs page faults.
+_BAND_BYTES = 16 << 20
 
 Run = tuple[int, int]
 
@@ -54,16 +54,13 @@ class Call:
         """Returns the band of tiles ``start .. stop``."""
         shift = start * self.step
         runs = tuple((first + shift, last + shift) for first, last in self.runs)
-        return Call(
-            self.q_start + shift,
-            self.q_stop + shift,
-            runs,
-            self.causal,
-            self.masked,
-            self.first,
-            self.pattern,
-            stop - start,
-        )
+        rows = (self.q_start + shift, self.q_stop + shift)
+        return replace(self, q_start=rows[0], q_stop=rows[1], runs=runs, count=stop - start)
+
+    def pieces(self, tile_bytes: int) -> list["Call"]:
+        """Returns the band cut into bands whose results stay small, at ``tile_bytes`` per tile."""
+        limit = max(1, _BAND_BYTES // max(1, tile_bytes))
+        return [self.piece(start, min(start + limit, self.count)) for start in range(0, self.count, limit)]
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,9 @@ class RunPlan:
         """Returns ``out`` and ``lse`` of q, k, v ``(B, H|Hkv, T, D)``."""
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
         lse = torch.full((*q.shape[:3], 1), -torch.inf, dtype=accumulate_dtype(q.dtype))
-        for call, mask in self._masks(q.dtype):
-            for item in _items(call, q.shape[0]):
+        for band, mask in self._masks(q.dtype):
+            pieces = band.pieces(q[0, :, : band.step].nbytes)
+            for call, item in ((call, item) for call in pieces for item in _items(band, q.shape[0])):
                 partial = flash_forward(
                     _queries(q[item], call), _keys(k[item], call), _keys(v[item], call),
                     scale=scale, causal=call.causal, mask=mask,
@@ -97,13 +95,9 @@ class RunPlan:
         """Returns the gradients of q, k, v, summed in float32 or better."""
         sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v)]
         for band, mask in self._masks(q.dtype):
-            tile_bytes = (
-                2 * sum(stop - start for start, stop in band.runs) * k[0, :, 0].numel() * sums[1].element_size()
-            )
-            limit = max(1, _BAND_BYTES // tile_bytes)
-            pieces = [band.piece(t, min(t + limit, band.count)) for t in range(0, band.count, limit)]
-            # A single tile runs as the whole batch, the tiles of a band one batch item at a time.
-            for call, item in ((call, item) for call in pieces for item in _items(band, q.shape[0])):
+            width = sum(stop - start for start, stop in band.runs)
+            tile_bytes = 2 * width * k[0, :, 0].numel() * sums[1].element_size()
+            for call, item in ((call, item) for call in band.pieces(tile_bytes) for item in _items(band, q.shape[0])):
                 upstream, query, merged, row_lse = (_queries(x[item], call) for x in (grad_out, q, out, lse[..., None]))
                 grad_q, *grad_kv = flash_backward(
                     upstream, query, _keys(k[item], call), _keys(v[item], call), merged, row_lse[..., 0],
@@ -136,7 +130,7 @@ class RunPlan:
 
 
 def _items(call: Call, batch: int) -> list[slice]:
-    """Returns the batch slices of a call: everything for one tile, one item at a time for a band."""
+    """Returns the batch slices of a band: a single tile takes the whole batch, more tiles one item at a time."""
     return [slice(None)] if call.count == 1 else [slice(b, b + 1) for b in range(batch)]
 
 
