@@ -182,6 +182,12 @@ def test_scale_and_temperature() -> None:
     torch.testing.assert_close(attention(q, k, v), attention(q, k, v, scale=8**-0.5))
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.7, 3.0])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 4}], ids=str)
+def test_any_scale(scale: float, options: dict[str, Any]) -> None:
+    _assert_like_the_definition(_inputs(16, 20, 20), scale=scale, **options)
+
+
 @pytest.mark.parametrize("per_head", [False, True], ids=["shared", "per_head"])
 def test_gradcheck(per_head: bool) -> None:
     mask = torch.rand(2 if per_head else 1, 2, 2, generator=torch.Generator().manual_seed(1)) < 0.8

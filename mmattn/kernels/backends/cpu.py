@@ -63,6 +63,9 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: flo
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, plan: _Plan, scale: float) -> tuple[Tensor, Tensor]:
+    if scale <= 0.0:
+        # The kernel scales after it has put -inf above the diagonal: NaN for 0, +inf for a negative scale.
+        q, scale = q * scale, 1.0
     out, lse = _PlannedAttention.apply(q, k, v, plan, scale)
     return out, lse
 
