@@ -10,7 +10,7 @@ picture is its map's maximum:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -26,7 +26,7 @@ from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 from mmattn.vision.crane.trunk import EfficientNetLite0Trunk, self_distances
 
-__all__ = ["BaselineTask", "ChanceBaseline", "Method", "SelfSimilarityBaseline", "ZScoreBaseline"]
+__all__ = ["BaselineTask", "ChanceBaseline", "Method", "SelfSimilarityBaseline", "ZScoreBaseline", "embedded_trunk"]
 
 SIGMA = 4.0
 """Smoothing of every baseline's map, in pixels, as Crane's."""
@@ -96,21 +96,33 @@ def with_maximum(maps: Tensor) -> tuple[Tensor, Tensor]:
     return maps.amax((1, 2)), maps
 
 
+def embedded_trunk(tensors: Mapping[str, Tensor]) -> EfficientNetLite0Trunk:
+    """Returns the trunk inside the tensors of an embedded checkpoint."""
+    trunk = EfficientNetLite0Trunk()
+    trunk.load_state_dict({name: tensors[TRUNK_PREFIX + name] for name in trunk.state_dict()})
+    return trunk
+
+
 class BaselineTask(BaseTask):
-    """Tests all baselines on the pictures of a data module; ``mmattn test --config crane/embedded_baselines``."""
+    """Tests all baselines on the pictures of a data module; ``mmattn test --config crane/embedded_baselines``.
+
+    Args:
+        checkpoint: Where the trunk comes from.
+    """
 
     methods: dict[str, Method]
 
+    def __init__(self, checkpoint: str = "embedded") -> None:
+        self.checkpoint = checkpoint
+        super().__init__()
+
     def configure_models(self) -> None:
         """Builds the methods; the trunk is the embedded model's."""
-        tensors, _ = load_checkpoint(resolve("crane", "embedded"), "crane")
-        trunk = EfficientNetLite0Trunk()
-        names = {name: TRUNK_PREFIX + name for name in trunk.state_dict()}
-        trunk.load_state_dict({name: tensors[stored] for name, stored in names.items()})
+        tensors, _ = load_checkpoint(resolve("crane", self.checkpoint), "crane")
         self.methods = {
             "chance": ChanceBaseline(),
             "z_score": ZScoreBaseline(),
-            "self_similarity": SelfSimilarityBaseline(trunk),
+            "self_similarity": SelfSimilarityBaseline(embedded_trunk(tensors)),
         }
 
     def on_test_start(self) -> None:
