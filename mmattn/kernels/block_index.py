@@ -67,7 +67,7 @@ class _DenseMember:
         return owner.all_blocks if instance is None else instance.tokens
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BlockIndex(BlockPatterns):
     """A block-sparse attention mask.
 
@@ -106,6 +106,8 @@ class BlockIndex(BlockPatterns):
         >>> index = BlockIndex.sliding_window(2, 6, q_block=2, k_block=2)
         >>> index.count.flatten().tolist(), index.index[0, 0, 2].tolist()
         ([1, 2, 2], [1, 2])
+        >>> index
+        BlockIndex(6 x 6 tokens, blocks of 2 x 2, batch 1, heads 1, density 0.556, causal, window 2, sinks 0)
         >>> index.dense()[0, 0].int().sum(-1).tolist()
         [1, 2, 2, 2, 2, 2]
     """
@@ -247,6 +249,21 @@ class BlockIndex(BlockPatterns):
         """Returns the index of some batch items, or of some batch items and heads; both dimensions stay."""
         batch, head = key if isinstance(key, tuple) else (key, slice(None))
         return block_algebra.take(self, batch, head)
+
+    def _is_set(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False
+
+    def __repr__(self) -> str:
+        """One line: sizes, density and the predicate."""
+        batch, heads = self.index.shape[:2]
+        predicate = [name for name in ("causal", "cu_q", "k_valid", "spans") if self._is_set(name)]
+        return (
+            f"BlockIndex({self.q_len} x {self.k_len} tokens, blocks of {self.q_block} x {self.k_block}, "
+            f"batch {batch}, heads {heads}, density {self.density():.3f}"
+            + "".join(f", {name}" for name in predicate)
+            + (f", window {self.window}, sinks {self.sinks})" if self.window is not None else ")")
+        )
 
     def __eq__(self, other: object) -> bool:
         """Same fields with the same values; two masks with the same tokens may differ in their fields."""

@@ -60,6 +60,12 @@ def test_query_heads_share_key_heads(kv_heads: int, per_head: bool) -> None:
     _assert_like_the_definition(_inputs(2, 45, 50, batch=2, heads=8, kv_heads=kv_heads), blocks=blocks)
 
 
+@pytest.mark.parametrize("options", [{}, {"causal": True}], ids=str)
+@pytest.mark.parametrize("out_dim", [8, 5])
+def test_dense_attention_shares_key_heads(options: dict[str, Any], out_dim: int) -> None:
+    _assert_like_the_definition(_inputs(17, 33, 33, batch=2, heads=6, kv_heads=2, out_dim=out_dim), **options)
+
+
 @pytest.mark.parametrize("out_dim", [3, 8, 12])
 @pytest.mark.parametrize("per_head", [False, True], ids=["shared", "per_head"])
 def test_value_dimension_may_differ(out_dim: int, per_head: bool) -> None:

@@ -73,6 +73,8 @@ class RunPlan:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Returns ``out`` and ``lse`` of q, k, v ``(B, H|Hkv, T, D)``."""
+        if self._is_one_rectangle(q, k):
+            return flash_forward(q, k, v, scale=scale, causal=self.calls[0].causal)
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
         lse = torch.full((*q.shape[:3], 1), -torch.inf, dtype=accumulate_dtype(q.dtype))
         for band, mask in self._masks(q.dtype):
@@ -93,6 +95,8 @@ class RunPlan:
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the gradients of q, k, v, summed in float32 or better."""
+        if self._is_one_rectangle(q, k):
+            return flash_backward(grad_out, q, k, v, out, lse, scale=scale, causal=self.calls[0].causal)
         sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v)]
         for band, mask in self._masks(q.dtype):
             width = sum(stop - start for start, stop in band.runs)
@@ -107,6 +111,14 @@ class RunPlan:
                 for total, grad in zip(sums[1:], grad_kv, strict=True):
                     _add_keys(total[item], call, grad)
         return sums[0], sums[1], sums[2]
+
+    def _is_one_rectangle(self, q: Tensor, k: Tensor) -> bool:
+        """Whether the plan is one unmasked call of everything, whose results need no copy."""
+        if len(self.calls) != 1 or self.k_valid is not None:
+            return False
+        call = self.calls[0]
+        whole = (call.q_start, call.q_stop, call.runs) == (0, q.shape[2], ((0, k.shape[2]),))
+        return whole and call.count == 1 and not call.masked
 
     def _masks(self, dtype: torch.dtype) -> Iterator[tuple[Call, AdditiveMask | None]]:
         """Yields every call with its mask; consecutive calls of one pattern share the tensor."""
