@@ -1,13 +1,15 @@
 """Drawn pictures as items of Crane's tasks: training of the prompts, and every generated test.
 
 Items have the keys of :class:`~mmattn.vision.crane.dataset.CraneDataset`, so that the same task reads both. They are
-drawn when they are asked for; nothing is written to disk. In results, materials and objects are data sets of their own.
+drawn when they are asked for; only the training pictures are kept as files. In results, materials and objects are data
+sets of their own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +20,10 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
-from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
-from mmattn.vision.crane.synthetic import SPLITS, Item, Sample, draw, evaluation_items
+from mmattn.vision.crane.dataset import CraneDataset
+from mmattn.vision.crane.layouts import read_layout
+from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from mmattn.vision.crane.synthetic import SPLITS, Item, Sample, draw, evaluation_items, make
 from mmattn.vision.crane.synthetic_fields import SIZE
 from mmattn.vision.crane.synthetic_materials import MATERIALS
 from mmattn.vision.crane.synthetic_photos import PHOTOGRAPHS, draw_photograph, photograph_items
@@ -116,6 +120,7 @@ class SyntheticDataModule(BaseDataModule):
     Args:
         train_split: Split the prompts are trained on.
         train_per_category: Training pictures of each category, half of them damaged.
+        train_folder: Where the training pictures are written, as files, so that their features can be cached.
         val_split: Split of the validation.
         val_per_category: Validation pictures of each category; 0 turns validation off.
         test_splits: Splits of the test: "test" is the main one, "photographs" real pictures with drawn defects.
@@ -135,7 +140,8 @@ class SyntheticDataModule(BaseDataModule):
     def __init__(
         self,
         train_split: str = "prompts",
-        train_per_category: int = 56,
+        train_per_category: int = 32,
+        train_folder: str = "runs/crane_prompts",
         val_split: str = "val",
         val_per_category: int = 0,
         test_splits: list[str] | None = None,
@@ -154,14 +160,15 @@ class SyntheticDataModule(BaseDataModule):
         if image_size != SIZE:
             raise InputError(f"image_size is {image_size}, but generated pictures have {SIZE} pixels a side.")
         self.train_split, self.train_per_category = train_split, train_per_category
+        self.train_folder = Path(train_folder)
         self.val_split, self.val_per_category = val_split, val_per_category
         self.test_per_category = test_per_category
 
-    def train_dataset(self) -> SyntheticDataset:
-        """Returns the pictures of the prompt stage."""
-        return SyntheticDataset(
-            evaluation_items(self.train_split, self.train_per_category), self.train_split, keep=True
-        )
+    def train_dataset(self) -> CraneDataset:
+        """Returns the pictures of the prompt stage, drawing them first if the folder does not hold them."""
+        if not self.train_folder.is_dir():
+            make(self.train_folder, split=self.train_split, per_category=self.train_per_category, train_per_category=0)
+        return CraneDataset(read_layout("mvtec_style", self.train_folder), self.train_folder, Preprocess(SIZE))
 
     def val_dataset(self) -> SyntheticDataset | None:
         """Returns the validation pictures, or None."""

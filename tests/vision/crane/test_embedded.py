@@ -36,8 +36,17 @@ def test_shipping_halves_the_numbers_and_keeps_the_card(trained: Path, tmp_path:
     assert (target / "README.md").read_text() == "the card"
 
 
+def test_averaging_takes_the_mean_and_keeps_what_only_the_folder_has(trained: Path, tmp_path: Path):
+    torch.save({"state_dict": {"model.prompt_learner.ctx_pos": torch.full((1, 1, 2, 4), 0.3)}}, tmp_path / "mid.ckpt")
+    main(["average", str(trained), str(tmp_path / "mid.ckpt"), str(tmp_path / "mean")])
+    before, _ = load_checkpoint(trained, "crane")
+    tensors, _ = load_checkpoint(tmp_path / "mean", "crane")
+    torch.testing.assert_close(tensors["prompt_learner.ctx_pos"], torch.full((1, 1, 2, 4), 0.2))
+    assert torch.equal(tensors[TRUNK_PREFIX + "bn1.weight"], before[TRUNK_PREFIX + "bn1.weight"])
+
+
 def test_the_module_ships_from_the_command_line(trained: Path, tmp_path: Path):
-    main([str(trained), str(tmp_path / "new")])
+    main(["ship", str(trained), str(tmp_path / "new")])
     tensors, _ = load_checkpoint(tmp_path / "new", "crane")
     assert torch.isfinite(embedded_trunk(tensors)(torch.zeros(1, 3, 32, 32))).all()
 
