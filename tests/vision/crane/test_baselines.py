@@ -73,3 +73,14 @@ def test_photographs_carry_drawn_defects_with_masks():
 def test_the_data_module_refuses_what_it_cannot_draw(options, message):
     with pytest.raises(InputError, match=message):
         SyntheticDataModule(**options)
+
+
+def test_training_pictures_are_files_that_are_drawn_once(tmp_path):
+    folder = tmp_path / "prompts"
+    data = SyntheticDataModule(train_per_category=2, train_folder=str(folder))
+    items = data.train_dataset()
+    labels = [items[i]["label"] for i in range(len(items))]
+    assert (len(labels), sum(labels)) == (12, 6)
+    drawn = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    data.train_dataset()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == drawn
