@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.checkpoint import save_checkpoint
 from mmattn.core.task import BaseTask
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.dattn import dattn, foundation_attention
@@ -53,10 +53,6 @@ class CraneClipTask(BaseTask):
         window: Side of the windows of the patch grid, in cells.
         whole_from: Share of the steps after which whole pictures are seen.
         whole_pairs: Twins per step then; the rest of the batch is left out.
-        paired_windows: Show the flawless twin through the same window as the damaged one; false draws a window of its
-            own, so that everything in a picture is seen as flawless and not only where defects lie.
-        noise: Noise on the description of a cell, in standard deviations.
-        initial_checkpoint: Checkpoint folder to start from; null starts from random weights.
         weight_eattn: Weight of the patch loss on E-Attn features.
         weight_plain: Weight of the patch loss on CLIP's own patch tokens.
         weight_dattn: Weight of the patch loss on D-Attn features.
@@ -76,9 +72,6 @@ class CraneClipTask(BaseTask):
         window: int = 12,
         whole_from: float = 0.95,
         whole_pairs: int = 2,
-        paired_windows: bool = True,
-        noise: float = 0.0,
-        initial_checkpoint: str | None = None,
         weight_eattn: float = 1.0,
         weight_plain: float = 0.3,
         weight_dattn: float = 0.3,
@@ -89,7 +82,6 @@ class CraneClipTask(BaseTask):
         self.config = config
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.window, self.whole_from, self.whole_pairs = window, whole_from, whole_pairs
-        self.paired_windows, self.noise, self.initial_checkpoint = paired_windows, noise, initial_checkpoint
         self.weights = {"eattn": weight_eattn, "plain": weight_plain, "dattn": weight_dattn}
         self.weight_score, self.weight_clip, self.weight_apart = weight_score, weight_clip, weight_apart
         super().__init__()
@@ -98,9 +90,6 @@ class CraneClipTask(BaseTask):
         """Builds the model; the prompts wait for the second stage."""
         self.model = CraneModel.from_config(self.config)
         self._clip.visual.conv1.trunk.load_package_weights()
-        if self.initial_checkpoint is not None:
-            tensors, _ = load_checkpoint(self.initial_checkpoint, "crane")
-            self.model.load_tensors(tensors)
         self.model.prompt_learner.requires_grad_(False)
 
     def configure_optimizers(self) -> Any:
@@ -124,7 +113,7 @@ class CraneClipTask(BaseTask):
 
     def on_train_start(self) -> None:
         """Measures, once, how the descriptions of cells are spread, so that the embedding sees them standardised."""
-        if self.global_step > 0 or self.initial_checkpoint is not None:
+        if self.global_step > 0:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         twins = data.train_dataset()
@@ -179,15 +168,9 @@ class CraneClipTask(BaseTask):
         features, distances = features.split((sum(CHANNELS), DISTANCES), dim=1)
         with torch.no_grad():
             description = self._clip.visual.conv1.describe(features, distances)
-            if self.noise > 0:
-                spread = self._clip.visual.conv1.norm.running_var.sqrt()[:, None, None]
-                description = description + self.noise * spread * torch.randn_like(description)
         if whole:
             return description, features, cover
-        if self.paired_windows:
-            rows, columns = (at.repeat_interleave(2, 0) for at in crop_windows(damaged, self.window, rng))
-        else:
-            rows, columns = crop_windows(cover, self.window, rng)
+        rows, columns = (places.repeat_interleave(2, 0) for places in crop_windows(damaged, self.window, rng))
         index = torch.arange(len(cover))[:, None, None]
         at = (rows[:, :, None], columns[:, None, :])
         return (
