@@ -19,6 +19,9 @@ from mmattn.vision.crane.config import CraneConfig
 
 __all__ = ["average", "main", "ship"]
 
+SHIPPED = {"tau_pixel": 0.02, "tau_image": 0.03}
+"""Temperatures that spread the maps and scores of the trained prompts over [0, 1]; chosen on the validation set."""
+
 
 def average(folder: str | Path, midway: str | Path, target: str | Path) -> Path:
     """Writes the mean of a checkpoint folder and a Lightning checkpoint of the same run and returns its folder.
@@ -72,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if given.action == "average":
         average(given.folder, given.midway, given.target)
     else:
-        ship(given.folder, given.target)
+        ship(given.folder, given.target, SHIPPED)
 
 
 if __name__ == "__main__":
