@@ -105,7 +105,11 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
             with gr.Column(scale=6, min_width=320):
                 verdict = gr.HTML(verdict_html(None), elem_id="crane-verdict")
                 slider = gr.ImageSlider(
-                    label="Picture | what looks damaged", interactive=False, height=420, slider_position=12, elem_id="crane-slider"
+                    label="Picture | what looks damaged",
+                    interactive=False,
+                    height=420,
+                    slider_position=12,
+                    elem_id="crane-slider",
                 )
                 gr.HTML(scale_html())
                 with gr.Row():

@@ -55,7 +55,8 @@ def foundation_attention(
     # Keeps what is above the largest negative number: everything but negative scores.
     kept = F.threshold(scores, -torch.finfo(scores.dtype).tiny, -torch.inf)
     kept[:, :, z.shape[2] :] = -torch.inf
-    kept.diagonal(dim1=1, dim2=2).copy_(scores.diagonal(dim1=1, dim2=2))
+    # Not written into the diagonal's view, which exported graphs cannot say.
+    kept = torch.where(torch.eye(*scores.shape[1:], dtype=torch.bool, device=scores.device), scores, kept)
     return kept.softmax(dim=-1)[:, :, : z.shape[2]]
 
 
