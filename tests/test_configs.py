@@ -10,7 +10,6 @@ import yaml
 
 from mmattn.core.configs import find_config, list_configs
 from mmattn.core.lightning_cli import CommandLine, build, cli_main
-from mmattn.core.resolver import embedded_path
 from mmattn.vision.crane import foundation
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.task import CraneTask
@@ -189,9 +188,6 @@ def test_smoke_overlay_runs_one_step_and_writes_nothing(workplace: Path) -> None
     assert sorted(workplace.rglob("*")) == before
 
 
-needs_embedded = pytest.mark.skipif(
-    not (embedded_path("crane") / "model.safetensors").is_file(), reason="this checkout has no embedded Crane model"
-)
 FEW = ["--data.init_args.test_per_category", "2", "--data.init_args.test_splits", "[test]", *QUIET]
 
 
@@ -224,13 +220,11 @@ def test_embedded_stages_follow_each_other(workplace: Path) -> None:
     assert all(0 <= row["pixel_auroc"] <= 1 for row in table["means"])
 
 
-@needs_embedded
 def test_embedded_model_is_tested_by_its_config_alone(workplace: Path) -> None:
     cli = build(["test", "--config", "crane/embedded", *FEW])
     assert 0.5 < cli.trainer.callback_metrics["test/test materials/pixel_auroc"].item() <= 1
 
 
-@needs_embedded
 def test_baselines_are_tested_on_the_same_pictures(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(["test", "--config", "crane/embedded_baselines", *FEW])
     assert "test materials" in capsys.readouterr().out
