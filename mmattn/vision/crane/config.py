@@ -207,7 +207,7 @@ class CraneInferOptions:
         default=False, metadata={"help": "score the pictures of this run against each other (no normals named)"}
     )
     memory_weight: float = field(
-        default=0.5, metadata={"help": "share of the few-shot or mutual map in the final map, 0 to 1"}
+        default=0.7, metadata={"help": "share of the few-shot or mutual map in the final map, 0 to 1"}
     )
     video_fps: float = field(default=2.0, metadata={"help": "frames per second that are scored in a video"})
 

@@ -7,7 +7,8 @@ flawless (:class:`MutualMemory`, the idea of MuSc, arXiv 2401.16741). They diffe
 leave out: no coreset search beyond random thinning, no neighbourhood aggregation, one feature scale.
 
 Shapes: B pictures, N = h * w patches, C channels. Features are L2-normalised; distances are ``1 - cosine`` halved,
-so they lie in [0, 1].
+so they lie in [0, 1]. A map holds ``x / (1 + x)`` of ``x = distance / scale``, where the scale is the 99th percentile
+of what normal patches show: 0.5 is as far away as normal patches hardly ever are, and nothing is too far to count.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.core.errors import InputError
+from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 
-__all__ = ["MutualMemory", "NormalMemory", "PatchMemory", "nearest_distance"]
+__all__ = ["MutualMemory", "NormalMemory", "PatchMemory", "blend", "nearest_distance"]
 
 _CHUNK = 8192  # bank rows compared at once: bounds the distance matrix to N * 8192 floats
 
@@ -61,8 +63,27 @@ def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:
 
 
 def _unit_scale(reference: Tensor) -> float:
-    """The distance that maps to 1: twice the 99th percentile of what normal patches show, at least 1e-3."""
-    return max(2.0 * float(torch.quantile(reference, 0.99)), 1e-3)
+    """The distance that maps to 0.5: the 99th percentile of what normal patches show, at least 5e-4."""
+    return max(float(torch.quantile(reference, 0.99)), 5e-4)
+
+
+def _squash(distances: Tensor, scale: float) -> Tensor:
+    return distances / (distances + scale)
+
+
+def blend(scores: Tensor, maps: Tensor, distances: Tensor, *, weight: float, sigma: float) -> tuple[Tensor, Tensor]:
+    """Returns scores (B,) and maps (B, H, W) of a picture's text and of its memory together.
+
+    Args:
+        scores: (B,) zero-shot scores.
+        maps: (B, H, W) zero-shot maps, smoothed.
+        distances: (B, h, w) of a memory, in [0, 1].
+        weight: Share of the memory, in [0, 1]. Its score is the largest value of its map.
+        sigma: Smoothing of the memory's map, in pixels.
+    """
+    near = smooth_maps(upsample_maps(distances, (maps.shape[1], maps.shape[2])), sigma)
+    peak = near.flatten(1).amax(dim=1)
+    return (1.0 - weight) * scores + weight * peak, (1.0 - weight) * maps + weight * near
 
 
 @dataclass
@@ -71,7 +92,7 @@ class NormalMemory:
 
     Attributes:
         bank: (M, C) L2-normalised patch features.
-        scale: Distance that counts as 1 in the map.
+        scale: Distance that counts as 0.5 in the map.
     """
 
     bank: Tensor
@@ -107,9 +128,9 @@ class NormalMemory:
         return cls(bank, _unit_scale(torch.cat(leave_one_out)))
 
     def distances(self, features: Tensor, *, key: str | None = None) -> Tensor:
-        """Returns (h, w) distances to the nearest normal patch in units of the scale, clipped to [0, 1]."""
+        """Returns the map (h, w) in [0, 1) of distances to the nearest normal patch."""
         nearest = nearest_distance(_as_rows(features), self.bank.to(features.device))
-        return (nearest / self.scale).clamp(max=1.0).view(features.shape[1:])
+        return _squash(nearest, self.scale).view(features.shape[1:])
 
 
 @dataclass
@@ -123,7 +144,7 @@ class MutualMemory:
         store: (P, N, C) float16 memory map of the reference pictures.
         keys: Key of each reference picture, so that a picture is never compared with itself.
         fraction: Share of the nearest pictures that is averaged (30 % in MuSc).
-        scale: Distance that counts as 1 in the map.
+        scale: Distance that counts as 0.5 in the map.
     """
 
     store: np.ndarray
@@ -196,6 +217,6 @@ class MutualMemory:
         return per_picture.topk(nearest, dim=0, largest=False).values.mean(dim=0)
 
     def distances(self, features: Tensor, *, key: str | None = None) -> Tensor:
-        """Returns (h, w) mutual distances in units of the scale, clipped to [0, 1]; the picture ``key`` is left out."""
+        """Returns the map (h, w) in [0, 1) of mutual distances; the picture ``key`` is left out."""
         raw = self._raw(_as_rows(features).cpu(), key)
-        return (raw / self.scale).clamp(max=1.0).view(features.shape[1:]).to(features.device)
+        return _squash(raw, self.scale).view(features.shape[1:]).to(features.device)

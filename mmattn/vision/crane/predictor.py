@@ -21,11 +21,10 @@ from mmattn.core.resolver import resolve
 from mmattn.media.image import read_image
 from mmattn.media.video import is_video, open_video, sample_times
 from mmattn.vision.crane.config import RECIPES, CraneConfig, CraneInferOptions
-from mmattn.vision.crane.memory import MutualMemory, NormalMemory, PatchMemory
+from mmattn.vision.crane.memory import MutualMemory, NormalMemory, PatchMemory, blend
 from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.preprocess import Preprocess
 from mmattn.vision.crane.results import CraneResult, CraneVideoResult
-from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 
 __all__ = ["CranePredictor", "Item", "Picture", "shrink"]
 
@@ -170,10 +169,8 @@ class CranePredictor:
         if self.memory is not None:
             features = self.model.memory_features(batch, vision)
             distances = torch.stack([self.memory.distances(f, key=k) for f, k in zip(features, keys, strict=True)])
-            near = smooth_maps(upsample_maps(distances, self.model.config.image_size), self.model.config.sigma)
-            weight = self.options.memory_weight
-            maps = (1.0 - weight) * maps + weight * near
-            scores = (1.0 - weight) * scores + weight * near.flatten(1).amax(dim=1)
+            weight, sigma = self.options.memory_weight, self.model.config.sigma
+            scores, maps = blend(scores, maps, distances, weight=weight, sigma=sigma)
         return scores.float().cpu(), maps.float().cpu()
 
     @torch.inference_mode()

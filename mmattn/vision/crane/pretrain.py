@@ -39,7 +39,8 @@ __all__ = ["CraneClipTask", "crop_windows", "info_nce", "patch_text_loss"]
 COVERED = 0.12
 """Share of a cell that a defect must cover for the cell to count as damaged; smaller shares count as neither."""
 
-STANDARDISED_TWINS = 75
+STANDARDISED_TWINS = 150
+"""Twins, spread over the training data, whose descriptions are looked at before training."""
 
 
 class CraneClipTask(BaseTask):
@@ -118,7 +119,7 @@ class CraneClipTask(BaseTask):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         twins = data.train_dataset()
         rows = []
-        for index in range(min(len(twins), STANDARDISED_TWINS)):
+        for index in np.linspace(0, len(twins) - 1, min(len(twins), STANDARDISED_TWINS), dtype=int).tolist():
             features, distances = twins[index]["features"].float().split((sum(CHANNELS), DISTANCES), dim=1)
             rows.append(self._clip.visual.conv1.describe(features, distances).transpose(0, 1).flatten(1))
         variance, mean = torch.var_mean(torch.cat(rows, 1), dim=1)

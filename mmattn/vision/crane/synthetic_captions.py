@@ -51,20 +51,21 @@ def where(mask: npt.NDArray[np.bool_]) -> str:
 
 def caption(rng: Rng, category: str, defect: str, mask: npt.NDArray[np.bool_]) -> str:
     """Describes a picture; ``defect`` is "" for a flawless one, else a key of :data:`DEFECT_WORDS`."""
+    thing = f"an {category}" if category[0] in "aeiou" else f"a {category}"
     if not defect:
         good = _GOOD[int(rng.integers(len(_GOOD)))]
         choices = (
-            f"a photo of a {category}.",
+            f"a photo of {thing}.",
             f"a {good} {category}.",
             f"a photo of a {good} {category}.",
-            f"a {category} with no damage.",
+            f"{thing} with no damage.",
         )
     else:
         bad = _BAD[int(rng.integers(len(_BAD)))]
         choices = (
             f"a {bad} {category}.",
-            f"a {category} with {DEFECT_WORDS[defect]}.",
-            f"a {category} with {DEFECT_WORDS[defect]} {where(mask)}.",
+            f"{thing} with {DEFECT_WORDS[defect]}.",
+            f"{thing} with {DEFECT_WORDS[defect]} {where(mask)}.",
             f"a photo of a {bad} {category}.",
         )
     return choices[int(rng.integers(len(choices)))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,14 @@ from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from mmattn.vision.crane.synthetic import SPLITS, Item, Sample, draw, evaluation_items, make
 from mmattn.vision.crane.synthetic_fields import SIZE
 from mmattn.vision.crane.synthetic_materials import MATERIALS
+from mmattn.vision.crane.synthetic_photo_twins import draw_validation_photograph, validation_photographs
 from mmattn.vision.crane.synthetic_photos import PHOTOGRAPHS, draw_photograph, photograph_items
 
-__all__ = ["PhotographDataset", "SyntheticDataModule", "SyntheticDataset", "normalise"]
+__all__ = ["PhotographDataset", "SyntheticDataModule", "SyntheticDataset", "draw_any_photograph", "normalise"]
 
-PHOTOGRAPH_SPLIT = "photographs"
+PhotographSplit = Literal["photographs", "photographs_val"]
+PHOTOGRAPH_SPLITS: tuple[PhotographSplit, ...] = get_args(PhotographSplit)
+"""The test's photographs with all defects, and others with the seen defects, on which choices are made."""
 
 
 def normalise(pictures: npt.NDArray[np.uint8]) -> Tensor:
@@ -76,23 +79,32 @@ class PhotographDataset(Dataset[dict[str, Any]]):
 
     Args:
         per_photograph: Crops of each photograph.
+        split: "photographs" or "photographs_val".
     """
 
-    def __init__(self, per_photograph: int) -> None:
-        self.items = photograph_items(per_photograph)
-        self.classes = list(PHOTOGRAPHS)
+    def __init__(self, per_photograph: int, split: PhotographSplit = "photographs") -> None:
+        listed = photograph_items if split == "photographs" else validation_photographs
+        self.items = listed(per_photograph)
+        self.split = split
+        self.classes = sorted({name for name, _, _ in self.items})
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         name, number, defect = self.items[index]
-        path = f"{PHOTOGRAPH_SPLIT}/{name}/{defect or 'good'}/{number}.png"
-        return as_item(draw_photograph(name, number, defect), self.classes, path, PHOTOGRAPH_SPLIT)
+        path = f"{self.split}/{name}/{defect or 'good'}/{number}.png"
+        return as_item(draw_any_photograph(name, number, defect), self.classes, path, self.split)
 
     def sizes(self) -> dict[tuple[str, str], int]:
         """Returns the number of pictures of each (dataset, class)."""
-        return dict(Counter((PHOTOGRAPH_SPLIT, name) for name, _, _ in self.items))
+        return dict(Counter((self.split, name) for name, _, _ in self.items))
+
+
+def draw_any_photograph(name: str, number: int, defect: str = "") -> Sample:
+    """Returns crop ``number`` of a photograph of the test or of the validation, damaged if ``defect`` names one."""
+    draw_it = draw_photograph if name in PHOTOGRAPHS else draw_validation_photograph
+    return draw_it(name, number, defect)
 
 
 def dataset_name(split: str, category: str) -> str:
@@ -123,7 +135,8 @@ class SyntheticDataModule(BaseDataModule):
         train_folder: Where the training pictures are written, as files, so that their features can be cached.
         val_split: Split of the validation.
         val_per_category: Validation pictures of each category; 0 turns validation off.
-        test_splits: Splits of the test: "test" is the main one, "photographs" real pictures with drawn defects.
+        test_splits: Splits of the test: "test" is the main one, "photographs" real pictures with drawn defects; choices
+            are made on "val" and "photographs_val".
         test_per_category: Test pictures of each category or photograph, half of them damaged.
         image_size: Side of the pictures; the generator draws 256.
         batch_size: Pictures per training batch.
@@ -153,10 +166,11 @@ class SyntheticDataModule(BaseDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
-        self.test_splits = test_splits or ["test", PHOTOGRAPH_SPLIT]
+        self.test_splits = test_splits or ["test", "photographs"]
         for split in (train_split, val_split, *self.test_splits):
-            if split not in SPLITS and split != PHOTOGRAPH_SPLIT:
-                raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}, {PHOTOGRAPH_SPLIT}.")
+            if split not in (*SPLITS, *PHOTOGRAPH_SPLITS):
+                expected = ", ".join((*SPLITS, *PHOTOGRAPH_SPLITS))
+                raise InputError(f"split is {split!r}, expected one of {expected}.")
         if image_size != SIZE:
             raise InputError(f"image_size is {image_size}, but generated pictures have {SIZE} pixels a side.")
         self.train_split, self.train_per_category = train_split, train_per_category
@@ -187,8 +201,8 @@ class SyntheticDataModule(BaseDataModule):
     def _test_parts(self) -> list[SyntheticDataset | PhotographDataset]:
         count = self.test_per_category
         return [
-            PhotographDataset(count)
-            if split == PHOTOGRAPH_SPLIT
+            PhotographDataset(count, "photographs" if split == "photographs" else "photographs_val")
+            if split in PHOTOGRAPH_SPLITS
             else SyntheticDataset(evaluation_items(split, count), split)
             for split in self.test_splits
         ]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmattn.core.errors import InputError
-from mmattn.vision.crane.memory import MutualMemory, NormalMemory, nearest_distance
+from mmattn.vision.crane.memory import MutualMemory, NormalMemory, blend, nearest_distance
 
 
 def unit(*vectors: list[float]) -> torch.Tensor:
@@ -45,9 +45,9 @@ def test_a_patch_unlike_all_normal_patches_stands_out_and_a_normal_one_does_not(
     distances = memory.distances(feature_map(query, 3, 4))
     assert distances.shape == (3, 4)
     assert distances.flatten().argmax() == 5
-    assert distances[1, 1] == 1.0
+    assert distances[1, 1] > 0.8
     others = torch.cat([distances.flatten()[:5], distances.flatten()[6:]])
-    assert others.max() < 0.7
+    assert others.max() < 0.55
 
 
 def test_one_normal_picture_is_enough():
@@ -81,7 +81,7 @@ def test_mutual_memory_marks_what_no_other_picture_has(tmp_path: Path):
 def test_a_picture_is_never_compared_with_itself(tmp_path: Path):
     maps = {str(i): feature_map(torch.eye(4)[[i] * 4], 2, 2) for i in range(4)}
     memory = MutualMemory.fit(maps.items(), tmp_path / "store.npy", count=4)
-    memory.scale = 1.0
+    memory.scale = 0.5
     assert torch.allclose(memory.distances(maps["1"], key="1"), torch.full((2, 2), 0.5))
     assert memory.distances(maps["1"], key=None).max() < 1e-6
 
@@ -96,3 +96,21 @@ def test_the_store_holds_at_most_the_reference_pictures(tmp_path: Path):
 def test_mutual_scoring_of_two_pictures_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="was given 2"):
         MutualMemory.fit([], tmp_path / "store.npy", count=2)
+
+
+def test_the_scale_is_the_middle_of_the_map_and_nothing_saturates():
+    memory = NormalMemory(bank=unit([1.0, 0.0]), scale=0.25)
+    angles = torch.tensor([0.0, 60.0, 90.0, 180.0]).deg2rad()
+    queries = torch.stack([angles.cos(), angles.sin()], -1)
+    distances = memory.distances(feature_map(queries, 2, 2)).flatten()
+    torch.testing.assert_close(distances, torch.tensor([0.0, 0.5, 2 / 3, 0.8]))
+
+
+def test_text_and_memory_are_blended_by_the_weight():
+    scores, maps = torch.tensor([0.2]), torch.full((1, 4, 4), 0.4)
+    distances = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    for weight in (0.0, 0.25, 1.0):
+        score, mixed = blend(scores, maps, distances, weight=weight, sigma=0.0)
+        assert score.item() == pytest.approx((1 - weight) * 0.2 + weight)
+        torch.testing.assert_close(mixed[0, :, 0], torch.full((4,), (1 - weight) * 0.4))
+        torch.testing.assert_close(mixed[0, :, 3], torch.full((4,), (1 - weight) * 0.4 + weight))

