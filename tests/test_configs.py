@@ -10,16 +10,22 @@ import yaml
 
 from mmattn.core.configs import find_config, list_configs
 from mmattn.core.lightning_cli import CommandLine, build, cli_main
+from mmattn.video.crash.box_features import FEATURES
+from mmattn.video.crash.config import CrashConfig, CrashLossOptions
 from mmattn.vision.crane import foundation
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.task import CraneTask
+from tests.video.crash.fake_datasets import BOXES, WIDTH, WRITERS
 from tests.vision.crane.fake_datasets import write_dataset
 from tests.vision.crane.tiny import tiny_config
 
 TRAINER = [name for name in list_configs() if name.startswith("trainer/")]
 EMBEDDED = [name for name in list_configs() if "/embedded" in name]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-RELEASED = [name for name in list_configs() if name not in {*TRAINER, *EMBEDDED}]
+RELEASED = [name for name in list_configs() if name.startswith("crane/") and name not in EMBEDDED]
+CRASH = [name for name in list_configs() if name.startswith("crash/")]
+CRASH_PUBLIC = [name for name in CRASH if name not in EMBEDDED]
+CRASH_HEADS = ["crash/embedded", "crash/embedded_gru", "crash/embedded_dsta"]
 
 
 class ParseOnly(CommandLine):
@@ -36,7 +42,7 @@ def parse(command: str, name: str, *flags: str) -> Any:
     return build([command, "--config", name, *flags], command_line=ParseOnly).config[command]
 
 
-@pytest.mark.parametrize("name", [*RELEASED, *EMBEDDED])
+@pytest.mark.parametrize("name", sorted({*RELEASED, *EMBEDDED, *CRASH}))
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_experiment_parses(command: str, name: str) -> None:
     config = parse(command, name)
@@ -237,3 +243,125 @@ def test_the_ceiling_is_trained_and_tested(workplace: Path, capsys: pytest.Captu
     saved = ["--ckpt_path", "runs/crane_unet/checkpoints/last.ckpt", "--trainer.limit_test_batches", "1"]
     build(["test", "--config", "crane/embedded_unet", *short, *saved, *QUIET])
     assert "supervised U-Net" in capsys.readouterr().out
+
+
+SMALL = {"feature_dim": WIDTH, "num_boxes": BOXES, "hidden_dim": 8, "grid": [2, 4], "classifier_dim": 4}
+"""The features of the fake datasets, and a risk model that takes no time."""
+
+
+@pytest.mark.parametrize("name", CRASH_PUBLIC)
+def test_public_crash_experiment_is_the_published_recipe(name: str) -> None:
+    config = parse("fit", name)
+    args, data = config.model.init_args, config.data.init_args
+    is_dsta = name.endswith("dsta")
+    assert config.seed_everything == data.seed == 123
+    assert config.trainer.logger.init_args.name == name.replace("/", "_")
+    assert (config.trainer.max_epochs, config.trainer.gradient_clip_val) == (30 if is_dsta else 80, 10.0)
+    assert (args.lr, args.schedule, data.batch_size, data.drop_last) == (
+        1e-4 if is_dsta else 1.2e-4,
+        "plateau",
+        10,
+        True,
+    )
+    rates = {"dad": (20.0, 100), "ccd": (10.0, 50), "a3d": (20.0, 100)}
+    assert (args.config.fps, args.config.num_frames) == rates[data.layout]
+    published = CrashConfig().to_dict() | {"fps": args.config.fps, "num_frames": args.config.num_frames}
+    if is_dsta:
+        published |= {"architecture": "dsta", "num_layers": 1, "temporal_window": {"dad": 10, "ccd": 5}[data.layout]}
+    published["perception"] = "none" if data.layout == "dad" else "released"
+    given = CrashConfig.from_dict(args.config.as_dict() | {"grid": tuple(args.config.grid)})
+    assert given.to_dict() == published
+    if not is_dsta:
+        assert args.loss is None or CrashLossOptions(**args.loss.as_dict()) == CrashLossOptions()
+
+
+@pytest.mark.parametrize("name", CRASH_PUBLIC)
+def test_public_crash_experiment_trains_one_step_and_tests_what_it_saved(
+    workplace: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = parse("fit", name).data.init_args
+    WRITERS[data.layout](workplace / data.root, per_kind=3)
+    small = {**SMALL, **({"num_layers": 1} if "dsta" in name else {})}
+    overlay = workplace / "small.yaml"
+    settings = {"batch_size": 2, "num_workers": 0, "val_split": 0.4}
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"config": small}}, "data": {"init_args": settings}}))
+    flags = ["--config", name, "--config", str(overlay), "--config", "trainer/cpu", *QUIET]
+    cli = build(["fit", *flags, "--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"])
+    assert cli.trainer.global_step == 1
+    assert cli.model.model.config.hidden_dim == 8
+    assert 0 < cli.trainer.callback_metrics["val/video_ap"].item() <= 1
+    run = workplace / "runs" / name.replace("/", "_") / "version_0"
+    capsys.readouterr()
+    cli = build(["test", *flags, "--model.init_args.initial_checkpoint", str(run / "epoch_1")])
+    (row,) = json.loads((run.parent / "version_1/test/metrics.json").read_text())["datasets"]
+    assert f"{row['video_ap']:.3f}" in capsys.readouterr().out
+    assert cli.trainer.callback_metrics[f"test/{row['dataset']}/video_ap"].item() == pytest.approx(row["video_ap"])
+
+
+FEW_CLIPS = [
+    *("--data.init_args.exact", "true", "--data.init_args.detected", "0", "--data.init_args.simulated", "4"),
+    *("--data.init_args.val", "3", "--data.init_args.test", "2", "--data.init_args.test_head_on", "1"),
+    *("--data.init_args.workers", "1", *QUIET),
+]
+"""Exact states of a few generated clips: nothing is drawn, no detector is needed."""
+
+
+@pytest.fixture(scope="module")
+def exact_features(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags of a folder of features that all embedded risk models share."""
+    return ["--data.init_args.root", str(tmp_path_factory.mktemp("exact") / "features")]
+
+
+@pytest.mark.parametrize("name", CRASH_HEADS)
+def test_embedded_crash_experiment_trains_one_step_and_tests_what_it_saved(
+    workplace: Path, exact_features: list[str], name: str
+) -> None:
+    flags = ["--config", name, *FEW_CLIPS, *exact_features, "--data.init_args.batch_size", "4"]
+    cli = build(["fit", *flags, "--trainer.max_epochs", "1"])
+    assert cli.trainer.global_step == 1
+    assert cli.model.model.config.feature_dim == FEATURES
+    run = workplace / "runs" / name.replace("/", "_") / "version_0"
+    build(["test", *flags, "--model.init_args.initial_checkpoint", str(run / "epoch_1")])
+    table = json.loads((run.parent / "version_1/test/metrics.json").read_text())
+    assert [row["dataset"] for row in table["datasets"]] == ["generated test", "generated test_head_on"]
+
+
+def test_crash_heads_are_trained_alike() -> None:
+    """Architectures are compared at equal training; all that differs is the architecture and its own fields."""
+    own = {"architecture", "grid", "num_layers", "tfa_layers", "tfa_heads", "tfa_output", "channel_attention",
+           "spectral_init", "temporal_window"}  # fmt: skip
+    shared = []
+    for name in CRASH_HEADS:
+        config = parse("fit", name)
+        args = config.model.init_args
+        fields = {key: value for key, value in args.config.as_dict().items() if key not in own}
+        training = {key: args[key] for key in ("lr", "weight_decay", "schedule", "warmup", "loss")}
+        shared.append((fields, training, config.data, config.trainer.max_epochs, config.trainer.gradient_clip_val))
+    assert shared[0] == shared[1] == shared[2]
+
+
+def test_crash_baselines_are_tested_on_the_same_clips(
+    workplace: Path, exact_features: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(["test", "--config", "crash/embedded_baselines", *FEW_CLIPS, *exact_features])
+    shown = capsys.readouterr().out
+    assert all(f"{method}\n" in shown for method in ("chance", "growth", "time_to_collision", "danger"))
+    assert (workplace / "runs/crash_embedded_baselines/version_0/test/growth/metrics.json").is_file()
+
+
+def test_crash_detector_is_trained_one_step(workplace: Path) -> None:
+    short = ["--data.init_args.clips", "1", "--data.init_args.per_clip", "2", "--data.init_args.batch_size", "2"]
+    few = [
+        *short,
+        "--data.init_args.val_clips",
+        "1",
+        "--data.init_args.num_workers",
+        "0",
+        "--trainer.max_steps",
+        "1",
+        "--trainer.precision",
+        "32-true",
+    ]
+    cli = build(["fit", "--config", "crash/embedded_detector", *few, "--trainer.limit_val_batches", "0", *QUIET])
+    assert cli.trainer.global_step == 1
+    assert (workplace / "runs/crash_detector/detector/model.safetensors").is_file()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 __all__ = ["RECIPES", "ClipArchitecture", "CraneConfig", "CraneInferOptions"]
 
-AttentionType = Literal["vv", "kk", "qq", "qq+kk", "qq+kk+vv", "(q+k+v)^2"]
+AttentionType = Literal["vv", "kk", "qq", "qq+kk", "qq+kk+vv", "(q+k+v)^2", "none"]
 ContextType = Literal["none", "pad_suffix", "pad_prefix", "replace_prefix", "replace_suffix"]
 FoundationName = Literal["none", "dinov2", "dino", "trunk"]
 
@@ -63,7 +63,8 @@ class CraneConfig:
         trunk: Frozen convolutional network that stands in for the patch convolution (the embedded model).
         token_ids: Sorted CLIP BPE ids that the text tower knows; its table has one row each. None keeps all 49408.
         image_size: Side of the square the pictures are resized to, in pixels; a multiple of the patch size.
-        attn_type: Which self-correlation maps E-Attn sums; "vv" gives AnomalyCLIP's DPAM.
+        attn_type: Which self-correlation maps E-Attn sums; "vv" gives AnomalyCLIP's DPAM, "none" reads CLIP's own
+            patch tokens, the plain path that E-Attn is compared with.
         dual_layers: How many of the last vision blocks carry the E-Attn path.
         feature_layers: 1-based blocks whose patch features are used; none before the first dual block.
         multilayer: "aliased" counts the last block's features once per entry of ``feature_layers``, as the published

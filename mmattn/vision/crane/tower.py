@@ -60,7 +60,8 @@ class BlockStreams(NamedTuple):
     Attributes:
         layer: Number of the block, from 1.
         ori: (B, N + 1, C), CLIP's residual stream.
-        eattn: (B, N + 1, C), the E-Attn stream; None before the first dual block and where it is not asked for.
+        eattn: (B, N + 1, C), the E-Attn stream, or ``ori`` for ``attn_type="none"``; None before the first dual block
+            and where it is not asked for.
         source: (B, N + 1, C), the stream that feeds D-Attn's values; None before the first dual block.
     """
 
@@ -145,9 +146,10 @@ class VisionTower:
             use_eattn: Run the E-Attn path in every dual block; False keeps only what the first one needs for D-Attn.
         """
         x, e = self.embed(images), None
+        is_plain = self.config.attn_type == "none"
         for layer, block in enumerate(self.visual.transformer.resblocks, start=1):
             is_first = layer == self.first_dual
-            with_eattn = is_first or (use_eattn and layer > self.first_dual)
+            with_eattn = not is_plain and (is_first or (use_eattn and layer > self.first_dual))
             entering = x
             x, middle, s = dual_block(block, x, self.config.attn_type if with_eattn else None)
             if s is not None:
@@ -155,8 +157,8 @@ class VisionTower:
             if layer < self.first_dual:
                 yield BlockStreams(layer, x, None, None)
                 continue
-            source = entering if self.config.dattn_input == "pre_attn" else e if is_first else middle
-            yield BlockStreams(layer, x, e, source)
+            source = entering if self.config.dattn_input == "pre_attn" else e if is_first and e is not None else middle
+            yield BlockStreams(layer, x, x if is_plain else e, source)
 
     def embed(self, images: Tensor) -> Tensor:
         """Returns the tokens (B, N + 1, C) that enter the first block: class token, patches, positions, ``ln_pre``."""
@@ -219,7 +221,7 @@ def dual_attention(attn: Any, h: Tensor, attn_type: AttentionType | None) -> tup
         attn: A packed ``nn.MultiheadAttention``.
         h: (B, T, C) tokens, already normalised.
         attn_type: Which self-correlation maps are summed; "(q+k+v)^2" is one softmax over the concatenation of q, k
-            and v with scale 1 / sqrt(3 d). None skips E-Attn.
+            and v with scale 1 / sqrt(3 d). None and "none" skip E-Attn.
 
     Returns:
         ``(o, s)``, each (B, T, C); s is None without ``attn_type``. Time O(B T^2 C), memory O(B T C).
@@ -228,7 +230,7 @@ def dual_attention(attn: Any, h: Tensor, attn_type: AttentionType | None) -> tup
     # (B, T, 3 C) -> three of (B, H, T, d)
     q, k, v = qkv.unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
     ordinary = attn.out_proj(_join_heads(_attend(q, k, v)))
-    if attn_type is None:
+    if attn_type is None or attn_type == "none":
         return ordinary, None
     if attn_type == "(q+k+v)^2":
         joint = torch.cat([q, k, v], dim=-1)

@@ -160,3 +160,13 @@ def test_features_do_not_depend_on_the_batch() -> None:
 def test_layers_that_do_not_exist_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_model(**changes)
+
+
+def test_the_plain_path_reads_clips_own_patch_tokens() -> None:
+    model = tiny_model(attn_type="none", feature_layers=(3,))
+    *_, last = model.tower.streams(pictures())
+    plain = model.encode_image(pictures()).patch_features[0]
+    torch.testing.assert_close(plain, model.tower.project(last.ori[:, 1:]))
+    with_eattn = tiny_model(feature_layers=(3,)).encode_image(pictures())
+    torch.testing.assert_close(last.ori, list(tiny_model().tower.streams(pictures()))[-1].ori)
+    assert (with_eattn.patch_features[0] - plain).abs().max() > 0.1
