@@ -23,7 +23,10 @@ from mmattn.media.image import read_image
 from mmattn.viz.heatmap import side_by_side
 
 ASSETS = Path(mmattn.__file__).parent / "assets"
-TITLES = {"crane": "Crane: defects in pictures of things it was never shown"}
+TITLES = {
+    "crane": "Crane: defects in pictures of things it was never shown",
+    "crash": "CRASH: accidents seen coming, in clips it was never trained on",
+}
 
 
 def finished_systems() -> list[str]:
@@ -40,14 +43,19 @@ def run_system(system: str, output: Path) -> dict[str, Any]:
     return {"system": system, "items": len(results), "seconds": time.perf_counter() - started, "exit": code}
 
 
+SHOWN = ((".picture.jpg", ".overlay.png"), (".peak.png", ".curve.png"))
+"""Endings of the two outputs of a result that stand above each other: of a picture, of a video."""
+
+
 def write_strip(target: Path, folder: Path, results: list[dict[str, Any]], *, side: int = 256, count: int = 6) -> None:
-    """Writes one picture of the first results, inputs above and overlays below; the README shows it."""
+    """Writes one picture of the first results, two outputs of each above each other; the README shows it."""
     columns = []
     for record in results:
-        shown = [folder / name for name in record["outputs"] if name.endswith((".picture.jpg", ".overlay.png"))]
-        if len(shown) != 2:
+        found = [[n for end in pair for n in record["outputs"] if n.endswith(end)] for pair in SHOWN]
+        shown = next((names for names in found if len(names) == 2), None)
+        if shown is None:
             continue
-        pair = [np.asarray(Image.fromarray(read_image(path)).resize((side, side))) for path in sorted(shown)[::-1]]
+        pair = [np.asarray(Image.fromarray(read_image(folder / name)).resize((side, side))) for name in shown]
         columns.append((f"{Path(record['input']).stem.replace('_', ' ')}  {record['score']:.2f}", np.concatenate(pair)))
     if columns:
         titles, pictures = zip(*columns[:count], strict=True)

@@ -17,6 +17,7 @@ by these names, ``Name`` being the capitalised system name:
 ``commands``
     No torch at import. Any of these functions; a command without its function says that the system has none.
     ``infer(request: InferRequest) -> int``: calls :func:`mmattn.core.runner.run_batch`.
+    ``live(request: InferRequest) -> int``: what ``mmattn infer --live SOURCE`` does; ``request.live`` is the source.
     ``convert(args) -> int``: ``args.file: Path``, ``args.output: Path``.
     ``export(args) -> int``: ``args.checkpoint: str``, ``args.output: Path``.
     ``calibrate(args) -> int``: ``args.folder: Path``, ``args.checkpoint: str``, ``args.device: str``,

@@ -10,6 +10,10 @@ BENCHMARKS: dict[str, str] = {
     "aupro": "mmattn.bench.aupro",
     "crane_attention": "mmattn.bench.crane:attention",
     "crane_block_memory": "mmattn.bench.crane:block_memory",
+    "crash_forward": "mmattn.bench.crash:forward",
+    "crash_metrics": "mmattn.bench.accident_metrics",
+    "crash_streaming": "mmattn.bench.crash:streaming",
+    "crash_training": "mmattn.bench.crash:training",
     "dattn": "mmattn.bench.crane:dattn",
 }
 """Name of a benchmark -> ``module`` (its function ``run``) or ``module:function``: `Options` in, `Report` out."""

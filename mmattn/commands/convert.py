@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     """Parses the arguments and calls the system's ``convert``."""
     system, rest = take_system(argv, "convert", "FILE --output DIR [options]", DESCRIPTION, EXAMPLE)
     parser = parser_for(f"convert {system}", DESCRIPTION, EXAMPLE.replace("crane", system))
-    parser.add_argument("file", type=Path, metavar="FILE", help="released weights")
+    parser.add_argument("file", type=Path, metavar="FILE", help="released weights, or what else the system converts")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     add_own_arguments(system, "convert", parser)
     args = parser.parse_args(rest)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmattn.commands.flags import add_flags, given_flags
 from mmattn.commands.systems import class_of, command_of, parser_for, part_of, take_system
+from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
 
 __all__ = ["main"]
@@ -20,7 +21,10 @@ def main(argv: Sequence[str]) -> int:
     """Parses the arguments and hands an :class:`InferRequest` to the system."""
     system, rest = take_system(argv, "infer", "INPUT... --output DIR [options]", DESCRIPTION, EXAMPLE)
     options_class, config_class = class_of(system, "config", "InferOptions"), class_of(system, "config", "Config")
-    args = build_parser(system, options_class, config_class).parse_intermixed_args(rest)
+    parser = build_parser(system, options_class, config_class)
+    args = parser.parse_intermixed_args(rest)
+    live, live_seconds = getattr(args, "live", None), getattr(args, "live_seconds", None)
+    check_inputs(parser, args.inputs, live, live_seconds)
     request = InferRequest(
         system=system,
         inputs=args.inputs,
@@ -35,18 +39,37 @@ def main(argv: Sequence[str]) -> int:
         overwrite=args.overwrite,
         options=options_class(**given_flags(args, options_class)),
         overrides=given_flags(args, config_class),
+        live=live,
+        live_seconds=live_seconds,
     )
-    return command_of(system, "infer")(request)
+    return command_of(system, "infer" if live is None else "live")(request)
+
+
+def check_inputs(
+    parser: argparse.ArgumentParser, inputs: Sequence[str], live: str | None, live_seconds: float | None
+) -> None:
+    """Ends with a message unless there is either an input or a live source."""
+    if live is None and not inputs:
+        parser.error("the following arguments are required: INPUT")
+    if live is not None and inputs:
+        raise InputError(f"--live {live} takes no INPUT, and {len(inputs)} were given.", "Leave one of the two out.")
+    if live_seconds is not None and (live is None or not live_seconds > 0):
+        raise InputError(f"--live-seconds is {live_seconds}, expected a positive number beside --live.")
 
 
 def build_parser(system: str, options_class: type, config_class: type) -> argparse.ArgumentParser:
     """Returns the parser of one system, its flags made from its two dataclasses."""
     parser = parser_for(f"infer {system}", DESCRIPTION, EXAMPLE.replace("crane", system))
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="file, folder, quoted glob, or @list.txt with one of these per line"
+        "inputs", nargs="*", metavar="INPUT", help="file, folder, quoted glob, or @list.txt with one of these per line"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add_run_flags(parser)
+    if hasattr(part_of(system, "commands"), "live"):
+        parser.add_argument(
+            "--live", metavar="SOURCE", help="watch a camera (its number), a file or an address instead of INPUT"
+        )
+        parser.add_argument("--live-seconds", type=float, metavar="S", help="stop watching after S seconds")
     recipes = getattr(part_of(system, "config"), "RECIPES", None)
     choices: dict[str, Sequence[str]] = {"recipe": list(recipes)} if recipes else {}
     add_flags(parser.add_argument_group(f"{system}: this run"), options_class, choices=choices)

@@ -57,6 +57,10 @@ class BaseDataModule(LightningDataModule):
         self.seed = seed
         self.wrap_train: Callable[[Items], Items] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What a loading process gets with a bound `collate`: the settings, not the trainer and with it the network.
+        return {**self.__dict__, "trainer": None, "wrap_train": None}
+
     def train_dataset(self) -> Items | None:
         """Returns the training items, or None when none are configured."""
         return None

@@ -31,6 +31,8 @@ class InferRequest:
         options: The system's ``<Name>InferOptions``.
         overrides: Fields of ``<Name>Config`` that were set on the command line; all others stay as the checkpoint
             has them.
+        live: Camera or stream to watch in the place of inputs, for systems that can; None otherwise.
+        live_seconds: Seconds of it after which to stop; None goes on until it ends.
     """
 
     system: str
@@ -46,6 +48,8 @@ class InferRequest:
     overwrite: bool = False
     options: Any = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    live: str | None = None
+    live_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("limit", 1)):

@@ -1,4 +1,6 @@
-"""Curves as pictures: a score over time, and how scores of two groups are spread. Drawn with Matplotlib's Agg canvas.
+"""Curves as pictures: a score over time, how scores of two groups are spread, whether probabilities mean what they say.
+
+Drawn with Matplotlib's Agg canvas.
 
 Figures are made without pyplot, so nothing is kept between calls and threads do not disturb each other.
 """
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["plot_curve", "plot_histogram"]
+__all__ = ["plot_curve", "plot_histogram", "plot_reliability"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -25,6 +27,7 @@ def plot_curve(
     y: npt.ArrayLike,
     *,
     threshold: float | None = None,
+    spread: npt.ArrayLike | None = None,
     events: Mapping[str, float] | None = None,
     xlabel: str = "time (s)",
     ylabel: str = "score",
@@ -38,6 +41,7 @@ def plot_curve(
         x: ``(N,)``, increasing.
         y: ``(N,)``; NaN leaves a gap.
         threshold: Drawn as a dashed line; the curve is filled where it is above.
+        spread: ``(N,)``, not negative; a band of this half-width is drawn behind the curve.
         events: Name -> position on x, marked by vertical lines, as ``{"accident": 3.2}``.
         xlabel: With its unit.
         ylabel: With its unit if it has one.
@@ -58,6 +62,11 @@ def plot_curve(
     if not np.isfinite(xs).all() or (np.diff(xs) < 0).any() or np.isinf(ys).any():
         raise ValueError("x must be finite and increasing, and y must not be infinite.")
     figure, axes = _axes(size, xlabel, ylabel, title)
+    if spread is not None:
+        half = np.asarray(spread, dtype=np.float64)
+        if half.shape != ys.shape:
+            raise ValueError(f"Expected a spread as long as the curve, got {half.shape} and {ys.shape}.")
+        axes.fill_between(xs, ys - half, ys + half, color=_BLUE, alpha=0.2, linewidth=0)
     # A single point has no line; a marker shows it.
     axes.plot(xs, ys, color=_BLUE, linewidth=2, solid_capstyle="round", marker="o" if xs.size == 1 else None)
     if threshold is not None:
@@ -122,6 +131,53 @@ def plot_histogram(
         _note_beside(axes, f"threshold {threshold:.3g}", threshold, _INK)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    return _pixels(figure)
+
+
+def plot_reliability(
+    edges: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    confidence: npt.ArrayLike,
+    frequency: npt.ArrayLike,
+    *,
+    xlabel: str = "predicted probability",
+    ylabel: str = "how often it happened",
+    title: str = "",
+    size: tuple[int, int] = (420, 480),
+) -> UInt8Array:
+    """Draws a reliability diagram: on the dashed diagonal, probabilities mean what they say.
+
+    Args:
+        edges: ``(K + 1,)`` borders of the bins, ascending from 0 to 1.
+        counts: ``(K,)`` probabilities in each bin, written at its point.
+        confidence: ``(K,)`` mean probability of each bin, NaN in an empty one.
+        frequency: ``(K,)`` share of positives in each bin, NaN in an empty one.
+        xlabel: Of the probabilities.
+        ylabel: Of the shares.
+        title: Above the plot.
+        size: Height and width in pixels.
+
+    Returns:
+        ``uint8`` RGB, ``(*size, 3)``.
+
+    Raises:
+        ValueError: The lengths do not fit each other.
+        ImportError: Matplotlib is not installed.
+    """
+    borders, amounts = np.asarray(edges, dtype=np.float64), np.asarray(counts)
+    means, shares = np.asarray(confidence, dtype=np.float64), np.asarray(frequency, dtype=np.float64)
+    if not borders.shape[0] - 1 == amounts.shape[0] == means.shape[0] == shares.shape[0]:
+        raise ValueError(f"Got {len(borders)} edges for {len(amounts)}, {len(means)} and {len(shares)} bins.")
+    figure, axes = _axes(size, xlabel, ylabel, title)
+    used = amounts > 0
+    axes.bar(borders[:-1][used], shares[used], np.diff(borders)[used], align="edge", color=_BLUE, alpha=0.22)
+    axes.plot([0, 1], [0, 1], color=_INK, linewidth=1.2, linestyle=(0, (5, 4)))
+    axes.plot(means[used], shares[used], color=_BLUE, linewidth=2, marker="o", markersize=5)
+    for x, y, amount in zip(means[used], shares[used], amounts[used], strict=True):
+        axes.annotate(str(int(amount)), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8,
+                      color=_SOFT)  # fmt: skip
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.08)
     return _pixels(figure)
 
 

@@ -1,3 +1,4 @@
+import pickle
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -85,3 +86,13 @@ def test_evaluation_batches_may_be_larger() -> None:
 
 def test_shuffle_has_the_length_of_its_items() -> None:
     assert len(EpochShuffle(range(7), seed=0)) == 7
+
+
+def test_loading_processes_get_the_settings_and_not_the_trainer() -> None:
+    data = Numbers(batch_size=3, num_workers=2, seed=5)
+    data.trainer = SimpleNamespace(model=lambda: None)  # what cannot be pickled
+    data.wrap_train = lambda items: items
+    copy = pickle.loads(pickle.dumps(data.collate)).__self__
+    assert (copy.batch_size, copy.num_workers, copy.seed) == (3, 2, 5)
+    assert (copy.trainer, copy.wrap_train) == (None, None)
+    assert data.trainer is not None

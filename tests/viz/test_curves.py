@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmattn.viz.curves import plot_curve, plot_histogram
+from mmattn.viz.curves import plot_curve, plot_histogram, plot_reliability
 
 pytest.importorskip("matplotlib", reason="curves are drawn with Matplotlib")
 
@@ -115,3 +115,21 @@ def test_unusable_histograms_are_explained() -> None:
         plot_histogram([np.nan], [1.0])
     with pytest.raises(ValueError, match=r"at least \(100, 100\) pixels"):
         plot_histogram([1.0], size=(50, 500))
+
+
+def test_a_spread_is_a_band_behind_the_curve() -> None:
+    x, y = np.arange(5.0), np.full(5, 0.5)
+    plain, banded = plot_curve(x, y), plot_curve(x, y, spread=np.full(5, 0.2))
+    assert (plain != banded).any(-1).mean() > 0.1
+    with pytest.raises(ValueError, match="spread as long as the curve"):
+        plot_curve(x, y, spread=[0.1])
+
+
+def test_a_reliability_diagram_marks_the_bins_that_hold_something() -> None:
+    edges, counts = [0.0, 0.5, 1.0], [3, 0]
+    picture = plot_reliability(edges, counts, [0.25, np.nan], [1.0, np.nan], size=(300, 320))
+    assert picture.shape == (300, 320, 3)
+    full = plot_reliability(edges, [3, 4], [0.25, 0.75], [1.0, 0.5], size=(300, 320))
+    assert (picture != full).any()
+    with pytest.raises(ValueError, match="Got 3 edges for 1, 2 and 2 bins"):
+        plot_reliability(edges, [3], [0.2, 0.3], [0.1, 0.2])

@@ -1,9 +1,9 @@
-"""A small supervised U-Net: the ceiling that the embedded model's test is read against.
+"""A small supervised U-Net on the frozen trunk: the ceiling that the embedded model's test is read against.
 
 It is trained on the categories *and* the defects of the test, drawn with other seeds: what zero-shot methods never see.
 ``mmattn fit --config crane/embedded_unet``, then ``mmattn test`` with the same config and ``--ckpt_path``.
 
-Source: arXiv 1505.04597, with half as many levels, group norm and bilinear upsampling.
+Source: arXiv 1505.04597, with group norm and bilinear upsampling, over features of the trunk in the place of pixels.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from torch.utils.data import Dataset
 from mmattn.core.task import BaseTask
 from mmattn.vision.crane.baselines import SIGMA, with_maximum
 from mmattn.vision.crane.evaluation import CraneEvaluation
-from mmattn.vision.crane.scoring import smooth_maps
+from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 from mmattn.vision.crane.synthetic import SPLITS, draw_pair
 from mmattn.vision.crane.synthetic_data import SyntheticDataModule, normalise
+from mmattn.vision.crane.trunk import EfficientNetLite0Trunk
 
 __all__ = ["PairDataModule", "UNet", "UNetTask"]
 
 
 class UNet(nn.Module):
-    """Images (B, 3, S, S) in, defect logits (B, S, S) out; S is a multiple of 16.
+    """Feature maps (B, C, H, W) in, defect logits (B, H, W) out; H and W are multiples of 4.
 
     Args:
-        width: Channels at full resolution; each of the four levels below has up to twice as many.
+        channels: Channels C of the input.
+        width: Channels at full resolution; the two levels below have twice and three times as many.
     """
 
-    def __init__(self, width: int = 12) -> None:
+    def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__()
-        widths = [width, 2 * width, 4 * width, 6 * width, 8 * width]
-        self.down = nn.ModuleList(_double(a, b) for a, b in zip([3, *widths], widths, strict=False))
+        widths = [width, 2 * width, 3 * width]
+        self.down = nn.ModuleList(_double(a, b) for a, b in zip([channels, *widths], widths, strict=False))
         self.up = nn.ModuleList(_double(a + b, b) for b, a in pairwise(widths))
         self.head = nn.Conv2d(width, 1, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Returns the logits."""
-        x, skipped = images, []
+        x, skipped = features, []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
             skipped.append(x)
@@ -100,33 +102,40 @@ class PairDataModule(SyntheticDataModule):
 
 
 class UNetTask(BaseTask):
-    """Trains and tests the U-Net.
+    """Trains and tests the U-Net; the trunk stays as ImageNet left it.
 
     Args:
-        width: Channels at full resolution.
+        width: Channels at the trunk's resolution.
         lr: Peak learning rate of a one-cycle schedule.
     """
 
     model: UNet
 
-    def __init__(self, width: int = 12, lr: float = 3e-3) -> None:
+    def __init__(self, width: int = 64, lr: float = 2e-3) -> None:
         self.width, self.lr = width, lr
         super().__init__()
 
     def configure_models(self) -> None:
-        """Builds the network."""
-        self.model = UNet(self.width)
+        """Builds the networks."""
+        self.trunk = EfficientNetLite0Trunk().load_package_weights()
+        self.model = UNet(self.trunk.embed_dim, self.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits (B, S, S) of images (B, 3, S, S)."""
+        with torch.no_grad():
+            features = self.trunk(images)
+        return upsample_maps(self.model(features), images.shape[-1])
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW with one cycle over all steps."""
-        optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=1e-3)
+        optimizer = torch.optim.AdamW(self.model.parameters(), self.lr, weight_decay=1e-3)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=max(total, 2))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Returns cross-entropy and dice of a batch of twins."""
-        logits, target = self.model(batch["img"].flatten(0, 1)), batch["mask"].flatten(0, 1)
+        logits, target = self(batch["img"].flatten(0, 1)), batch["mask"].flatten(0, 1)
         probability = logits.sigmoid()
         overlap = (probability * target).sum()
         dice = 1 - (2 * overlap + 1) / (probability.sum() + target.sum() + 1)
@@ -141,7 +150,7 @@ class UNetTask(BaseTask):
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Adds a batch to the evaluation."""
-        maps = smooth_maps(self.model(batch["img"]).sigmoid(), SIGMA)
+        maps = smooth_maps(self(batch["img"]).sigmoid(), SIGMA)
         self.evaluation.update(batch, *with_maximum(maps))
 
     def on_test_epoch_end(self) -> None:

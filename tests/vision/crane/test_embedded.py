@@ -36,17 +36,8 @@ def test_shipping_halves_the_numbers_and_keeps_the_card(trained: Path, tmp_path:
     assert (target / "README.md").read_text() == "the card"
 
 
-def test_averaging_takes_the_mean_and_keeps_what_only_the_folder_has(trained: Path, tmp_path: Path):
-    torch.save({"state_dict": {"model.prompt_learner.ctx_pos": torch.full((1, 1, 2, 4), 0.3)}}, tmp_path / "mid.ckpt")
-    main(["average", str(trained), str(tmp_path / "mid.ckpt"), str(tmp_path / "mean")])
-    before, _ = load_checkpoint(trained, "crane")
-    tensors, _ = load_checkpoint(tmp_path / "mean", "crane")
-    torch.testing.assert_close(tensors["prompt_learner.ctx_pos"], torch.full((1, 1, 2, 4), 0.2))
-    assert torch.equal(tensors[TRUNK_PREFIX + "bn1.weight"], before[TRUNK_PREFIX + "bn1.weight"])
-
-
 def test_the_module_ships_from_the_command_line(trained: Path, tmp_path: Path):
-    main(["ship", str(trained), str(tmp_path / "new")])
+    main([str(trained), str(tmp_path / "new")])
     tensors, _ = load_checkpoint(tmp_path / "new", "crane")
     assert torch.isfinite(embedded_trunk(tensors)(torch.zeros(1, 3, 32, 32))).all()
 
@@ -73,10 +64,10 @@ def test_the_shipped_samples_are_the_ones_the_code_lists():
     assert all("CC BY" not in entry["licence"] for entry in listed)
 
 
-def test_both_memories_score_the_pictures_of_a_class(trained: Path, capsys: pytest.CaptureFixture[str]):
+def test_both_memories_score_the_pictures_of_a_class_alone_and_blended(capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("skimage", reason="scikit-image is a development dependency")
     pytest.importorskip("sklearn", reason="scikit-learn is a development dependency")
-    task = MemoryTask(checkpoint=str(trained), normals=2)
+    task = MemoryTask(normals=2)
     data = SyntheticDataModule(test_splits=["photographs"], test_per_category=4, eval_batch_size=4)
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, limit_test_batches=1
@@ -84,5 +75,11 @@ def test_both_memories_score_the_pictures_of_a_class(trained: Path, capsys: pyte
     trainer.test(task, datamodule=data)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("photographs  brick")]
-    assert [mode for mode in ("few-shot", "mutual") if mode in printed] == ["few-shot", "mutual"]
-    assert [row[2:4] for row in rows] == [["4", "2"], ["4", "2"]]
+    assert [row[2:4] for row in rows] == [["4", "2"]] * 4
+    titles = [line for line in printed.splitlines() if line.startswith(("few-shot", "mutual"))]
+    assert titles == [
+        "few-shot, memory alone",
+        "few-shot, blended with the zero-shot map, weight 0.7",
+        "mutual, memory alone",
+        "mutual, blended with the zero-shot map, weight 0.7",
+    ]

@@ -1,0 +1,110 @@
+"""A CRASH checkpoint folder: the risk model and, where it has one of its own, the perception that feeds it.
+
+The perception's tensors lie beside the risk model's under the prefix ``perception.``; its settings are in the config. A
+folder without them holds a risk model alone, whose features come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.errors import CheckpointError
+from mmattn.core.resolver import resolve
+from mmattn.video.crash.config import CrashConfig
+from mmattn.video.crash.model import RiskModel, build_model
+
+__all__ = ["PREFIX", "StoredCrash", "load_crash", "save_crash", "with_detector"]
+
+PREFIX = "perception."
+
+
+@dataclass(frozen=True)
+class StoredCrash:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        config: The config.
+        tensors: State of the risk model, single precision.
+        perception: State of the perception, as stored; empty where it has none of its own.
+    """
+
+    config: CrashConfig
+    tensors: dict[str, Tensor]
+    perception: dict[str, Tensor]
+
+    def build(self, config: CrashConfig | None = None) -> RiskModel:
+        """Returns the risk model with these tensors, in evaluation mode.
+
+        Args:
+            config: Another config of the same sizes; None takes the stored one.
+
+        Raises:
+            CheckpointError: If the tensors do not fit.
+        """
+        model = build_model(config or self.config)
+        model.load_tensors(self.tensors)
+        return model
+
+
+def load_crash(source: str | Path) -> StoredCrash:
+    """Reads a checkpoint.
+
+    Args:
+        source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
+
+    Raises:
+        CheckpointError: If it is none of CRASH, or damaged.
+        WeightsUnavailableError: If it is neither on disk nor reachable.
+    """
+    tensors, stored = load_checkpoint(resolve("crash", source), "crash")
+    try:
+        config = CrashConfig.from_dict(stored)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"The config of '{source}' is none of a risk model: {error}",
+            "Pass the folder of a risk model, for example epoch_9; the embedded detector alone predicts no accidents.",
+        ) from error
+    own = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(PREFIX)}
+    perception = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    return StoredCrash(config, own, perception)
+
+
+def save_crash(folder: str | Path, stored: StoredCrash, *, card: str, dtype: torch.dtype | None = None) -> Path:
+    """Writes a checkpoint folder and returns its path.
+
+    Args:
+        folder: Where to.
+        stored: What to write.
+        card: The model card, Markdown.
+        dtype: Floating type of all tensors; None leaves them as they are.
+
+    Raises:
+        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+    """
+    tensors = {**stored.tensors, **{PREFIX + name: tensor for name, tensor in stored.perception.items()}}
+    if dtype is not None:
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    return save_checkpoint(folder, tensors, system="crash", config=stored.config.to_dict(), card=card)
+
+
+def with_detector(stored: StoredCrash, detector: str | Path) -> StoredCrash:
+    """Returns a risk model together with the embedded detector whose features it was trained on.
+
+    Args:
+        stored: The risk model.
+        detector: Folder that the detector's training wrote.
+
+    Raises:
+        CheckpointError: If that is no detector.
+    """
+    tensors, settings = load_checkpoint(detector, "crash")
+    options: Mapping[str, Any] = {**stored.config.perception_options, **settings}
+    config = replace(stored.config, perception="embedded", perception_options=dict(options))
+    return StoredCrash(config, stored.tensors, tensors)

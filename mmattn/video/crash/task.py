@@ -1,0 +1,339 @@
+"""Training and testing of CRASH and its baselines with Lightning.
+
+Source: arXiv 2407.17757 and the public code Petrichor625/CRASH at commit dbda454: Adam at 1.2e-4, batches of 10,
+gradients clipped to a norm of 10 (``trainer.gradient_clip_val``), and a learning rate that is halved when the loss has
+not fallen for five epochs. There the loss of an epoch is that of its last batch; here its mean, unless
+``plateau_monitor`` says "train/loss".
+
+Every epoch writes a checkpoint folder ``epoch_N`` into the run folder that ``mmattn infer crash --checkpoint`` reads. A
+test prints every metric, and writes them with reliability diagrams and some curves into ``test`` in the run folder. Its
+threshold and temperature come from the validation clips.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmattn.core.errors import InputError
+from mmattn.core.task import BaseTask
+from mmattn.media.image import write_png
+from mmattn.metrics.accident import legacy_metrics, video_ap
+from mmattn.metrics.calibration import Reliability
+from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash, with_detector
+from mmattn.video.crash.config import CrashConfig, CrashLossOptions
+from mmattn.video.crash.data import CrashDataModule
+from mmattn.video.crash.evaluation import CrashEvaluation, OperatingPoint, ScoredClips, choose_operating_point, score
+from mmattn.video.crash.losses import CrashLosses, crash_loss
+from mmattn.video.crash.model import CrashOutput, RiskModel, build_model
+from mmattn.video.crash.score_table import ScoreTable
+
+__all__ = ["CrashTask", "log_scores", "override", "validation_point", "write_test"]
+
+Batch = dict[str, Any]
+"""Items of :class:`~mmattn.video.crash.dataset.CrashDataset`, collated."""
+
+
+class CrashTask(BaseTask):
+    """Trains and tests one risk model.
+
+    Args:
+        config: The model; null takes the config of ``initial_checkpoint``, or else the published CRASH.
+        overrides: Fields to change in that config, wherever it came from.
+        initial_checkpoint: Weights to start from: "embedded", a checkpoint folder or hf:repo[/folder][@revision].
+        test_checkpoint: Weights that a test takes when no others are named, by ``initial_checkpoint`` or
+            ``--ckpt_path``; with it a config alone repeats the numbers of a shipped model.
+        loss: The objective; null takes the published one.
+        lr: Learning rate of Adam; with "one_cycle" its peak.
+        weight_decay: Above 0 takes AdamW.
+        schedule: "plateau" halves the rate when ``plateau_monitor`` stops falling; "one_cycle" (arXiv 1708.07120) warms
+            up over the share ``warmup`` of the steps and falls to nothing; "constant" leaves it.
+        plateau_monitor: "train/epoch_loss", "val/loss", or "train/loss", the last batch's, as published.
+        warmup: Share of all steps in which "one_cycle" rises.
+        detector: Folder of the embedded detector, kept in every checkpoint so that it runs on videos; null takes that
+            of the data where it has one.
+        examples: Test clips per dataset and label whose curves are written.
+    """
+
+    model: RiskModel
+
+    def __init__(
+        self,
+        config: CrashConfig | None = None,
+        overrides: dict[str, Any] | None = None,
+        initial_checkpoint: str | None = None,
+        test_checkpoint: str | None = None,
+        loss: CrashLossOptions | None = None,
+        lr: float = 1.2e-4,
+        weight_decay: float = 0.0,
+        schedule: Literal["plateau", "one_cycle", "constant"] = "plateau",
+        plateau_monitor: str = "train/epoch_loss",
+        warmup: float = 0.1,
+        detector: str | None = None,
+        examples: int = 2,
+    ) -> None:
+        if not 0.0 < warmup < 1.0 or lr <= 0.0:
+            raise InputError(f"lr is {lr} and warmup {warmup}, expected lr above 0 and warmup between 0 and 1.")
+        self.config = config
+        self.overrides = overrides or {}
+        self.initial_checkpoint = initial_checkpoint
+        self.test_checkpoint = test_checkpoint
+        self.loss = loss or CrashLossOptions()
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.plateau_monitor = plateau_monitor
+        self.warmup = warmup
+        self.detector = detector
+        self.examples = examples
+        super().__init__()
+
+    def configure_models(self) -> None:
+        """Builds the model."""
+        stored = None if self.initial_checkpoint is None else load_crash(self.initial_checkpoint)
+        config = override(self.config or (stored.config if stored else CrashConfig()), self.overrides)
+        # Models are built in evaluation mode, and Lightning trains every part in the mode it finds it in.
+        self.model = (build_model(config) if stored is None else stored.build(config)).train()
+        self.perception_tensors = {} if stored is None else stored.perception
+
+    def setup(self, stage: str) -> None:
+        """Takes the weights of ``test_checkpoint`` for a test that names no others."""
+        names_others = self.initial_checkpoint is not None or getattr(self.trainer, "ckpt_path", None) is not None
+        if stage == "test" and self.test_checkpoint is not None and not names_others:
+            stored = load_crash(self.test_checkpoint)
+            self.model = stored.build(override(stored.config, self.overrides))
+
+    def configure_metrics(self) -> None:
+        """Starts the collection of validation clips."""
+        self.validation = CrashEvaluation()
+
+    def configure_optimizers(self) -> Any:
+        """Returns Adam, or AdamW with weight decay, and the schedule."""
+        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
+        optimizer = kind(self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer
+        if self.schedule == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", factor=0.5, patience=5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": self.plateau_monitor}}
+        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps, pct_start=self.warmup)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def forward(self, batch: Batch) -> CrashOutput:
+        """Returns what the model says about a batch of clips."""
+        output: CrashOutput = self.model(batch["features"], batch["valid"])
+        return output
+
+    def risks(self, batch: Batch) -> Tensor:
+        """Returns the risks (B, T) of a batch of clips."""
+        return risk_of(self(batch))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Returns the loss of a batch."""
+        losses = self._losses(self(batch), batch)
+        size = len(batch["label"])
+        self.log("train/loss", losses.total, prog_bar=True, batch_size=size)
+        self.log("train/epoch_loss", losses.total, on_step=False, on_epoch=True, batch_size=size)
+        self._log_parts("train", losses, size)
+        return losses.total
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Logs the losses and collects the risks."""
+        output = self(batch)
+        losses = self._losses(output, batch)
+        self.log("val/loss", losses.total, prog_bar=True, batch_size=len(batch["label"]))
+        self._log_parts("val", losses, len(batch["label"]))
+        self.validation.update(batch, risk_of(output))
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the collection over."""
+        self.validation = CrashEvaluation()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs video AP, legacy AP and mTTA of the validation clips, those that are defined."""
+        clips = self.validation.clips()
+        legacy = legacy_metrics(clips.risk, clips.label, clips.toa, float(clips.fps[0]))
+        values = {"video_ap": video_ap(clips.risk, clips.label, clips.toa), "legacy_ap": legacy.ap,
+                  "legacy_mtta": legacy.mtta}  # fmt: skip
+        for name, value in values.items():
+            if not math.isnan(value):
+                self.log(f"val/{name}", value, prog_bar=name == "video_ap")
+
+    def on_train_epoch_end(self) -> None:
+        """Writes the checkpoint folder of the epoch, unless checkpoints are turned off."""
+        folder = self.trainer.log_dir
+        if folder is None or self.trainer.checkpoint_callback is None or not self.trainer.is_global_zero:
+            return
+        epoch = self.current_epoch + 1
+        numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        detector = getattr(getattr(self.trainer, "datamodule", None), "detector", None)
+        save_crash(Path(folder) / f"epoch_{epoch}", self.stored(detector), card=model_card(epoch, numbers))
+
+    def on_test_start(self) -> None:
+        """Chooses the threshold on the validation clips.
+
+        Raises:
+            InputError: On more than one device, because metrics need all clips at once.
+        """
+        if self.trainer.world_size > 1:
+            raise InputError("The metrics need all clips in one place.", "Test with --trainer.devices 1.")
+        self.point = validation_point(self, self.risks)
+        self.evaluation = CrashEvaluation()
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Collects the risks of a batch."""
+        self.evaluation.update(batch, self.risks(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Prints the table, logs its numbers and writes everything."""
+        clips = self.evaluation.clips()
+        table, diagrams = score(clips, self.point)
+        self.print(str(table))
+        log_scores(self, table)
+        if self.trainer.loggers:
+            folder = Path(self.trainer.log_dir or ".") / "test"
+            write_test(folder, table, diagrams)
+            write_curves(folder / "curves", clips, self.point.threshold, self.examples)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Returns the risks (B, T); ``mmattn infer crash`` is what writes them to files."""
+        return self.risks(batch)
+
+    def _losses(self, output: CrashOutput, batch: Batch) -> CrashLosses:
+        rho = (self.model.rho_1, self.model.rho_2)
+        return crash_loss(output, batch["label"], batch["toa"], batch["fps"], self.loss, rho=rho)
+
+    def _log_parts(self, stage: str, losses: CrashLosses, batch_size: int) -> None:
+        for name in ("frame", "auxiliary"):
+            self.log(f"{stage}/{name}", getattr(losses, name), batch_size=batch_size)
+
+    def stored(self, detector: str | None = None) -> StoredCrash:
+        """Returns what a checkpoint folder of this model holds.
+
+        Args:
+            detector: The data's detector, used where the task names none; it may be missing, as exact states are
+                perceived by no detector.
+
+        Raises:
+            CheckpointError: If the detector that the task names is none.
+        """
+        tensors = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        stored = StoredCrash(self.model.config, tensors, self.perception_tensors)
+        if self.model.config.perception != "embedded":
+            return stored
+        if self.detector is not None:
+            return with_detector(stored, self.detector)
+        return with_detector(stored, detector) if detector is not None and Path(detector).is_dir() else stored
+
+
+def risk_of(output: CrashOutput) -> Tensor:
+    """Returns the risk (B, T) of a model's output."""
+    return output.logits.float().softmax(dim=-1)[..., 1]
+
+
+def override(config: CrashConfig, fields: dict[str, Any]) -> CrashConfig:
+    """Returns the config with some fields changed.
+
+    Raises:
+        InputError: If one is no field of the config, or its value does not fit the others.
+
+    >>> override(CrashConfig(), {"tfa_output": "residual"}).tfa_output
+    'residual'
+    """
+    unknown = sorted(set(fields) - set(CrashConfig.__dataclass_fields__))
+    if unknown:
+        raise InputError(f"overrides names {', '.join(unknown)}, which CRASH's config does not have.")
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    try:
+        return replace(config, **values)
+    except ValueError as error:
+        raise InputError(f"overrides do not fit the config: {error}") from error
+
+
+@torch.no_grad()
+def validation_point(task: BaseTask, risks: Callable[[Batch], Tensor]) -> OperatingPoint:
+    """Scores the validation clips of a task's data and returns threshold and temperature.
+
+    Args:
+        task: The task.
+        risks: Maps a batch to (B, T).
+    """
+    data = getattr(task.trainer, "datamodule", None)
+    if not isinstance(data, CrashDataModule):
+        return OperatingPoint()
+    dataset = data.val_dataset()
+    if dataset is None or len(dataset) == 0:
+        return OperatingPoint()
+    collected = CrashEvaluation()
+    for batch in data.loader(dataset, data.eval_batch_size):
+        collected.update(batch, risks(task.transfer_batch_to_device(batch, task.device, 0)))
+    source = f"{len(dataset)} validation clips"
+    if data.select_on_test:
+        source = "the test clips themselves (select_on_test)"
+    return choose_operating_point(collected.clips(), source)
+
+
+def log_scores(task: BaseTask, table: ScoreTable, prefix: str = "test") -> None:
+    """Logs the numbers of a table that are defined."""
+    for row in table.rows:
+        scores = row.scores()
+        task.log_dict({f"{prefix}/{row.dataset}/{name}": v for name, v in scores.items() if not math.isnan(v)})
+
+
+def write_test(folder: Path, table: ScoreTable, diagrams: dict[str, Reliability]) -> None:
+    """Writes a table as JSON and CSV, and a reliability diagram for each dataset."""
+    from mmattn.viz.curves import plot_reliability
+
+    table.write_json(folder / "metrics.json")
+    table.write_csv(folder / "metrics.csv")
+    for dataset, bins in diagrams.items():
+        title = f"{dataset}: largest risk of a clip"
+        picture = plot_reliability(bins.edges, bins.counts, bins.confidence, bins.frequency, title=title)
+        write_png(folder / f"reliability_{file_name(dataset)}.png", picture)
+
+
+def write_curves(folder: Path, clips: ScoredClips, threshold: float, examples: int) -> None:
+    """Writes the curves of the first clips of each dataset and label."""
+    from mmattn.viz.curves import plot_curve
+
+    drawn: Counter[tuple[str, int]] = Counter()
+    for i, name in enumerate(clips.id):
+        place = (clips.dataset[i], int(clips.label[i]))
+        if drawn[place] >= examples:
+            continue
+        drawn[place] += 1
+        fps = float(clips.fps[i])
+        times = [frame / fps for frame in range(clips.risk.shape[1])]
+        accident = float(clips.toa[i]) / fps
+        events = {"accident": accident} if clips.label[i] and accident <= times[-1] else None
+        limit = None if math.isnan(threshold) else threshold
+        picture = plot_curve(times, clips.risk[i], threshold=limit, events=events, ylabel="risk", title=name)
+        write_png(folder / f"{file_name(clips.dataset[i])}_{file_name(name)}.png", picture)
+
+
+def file_name(text: str) -> str:
+    """Returns a name that can be a file's and cannot lead out of its folder.
+
+    >>> file_name("test/cut_in/../000001")
+    'test_cut_in_000001'
+    """
+    return re.sub(r"[^\w-]+", "_", text)
+
+
+def model_card(epoch: int, metrics: dict[str, float]) -> str:
+    """Returns the card of a checkpoint written during training."""
+    values = "\n".join(f"- {name}: {value:.4f}" for name, value in sorted(metrics.items()))
+    return (
+        f"# CRASH after epoch {epoch}\n\nTrained with `mmattn fit`; `config.yaml` beside this folder holds the whole "
+        f"experiment. Advisory only: a risk score is no basis for driving a vehicle.\n\nNumbers of its last "
+        f"step:\n\n{values}\n"
+    )

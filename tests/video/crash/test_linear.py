@@ -1,0 +1,93 @@
+"""The oneDNN product beside PyTorch's own, gradients included."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmattn.video.crash.linear import Linear, linear, stacked, uses_onednn
+
+needs_onednn = pytest.mark.skipif(
+    not uses_onednn(torch.zeros(64, 256), torch.zeros(256, 256)), reason="this build of PyTorch has no oneDNN"
+)
+
+
+def large(*leading: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An input, a weight and a bias that are large enough for oneDNN."""
+    return torch.randn(*leading, 256, dtype=torch.float32), torch.randn(192, 256), torch.randn(192)
+
+
+@pytest.mark.parametrize("leading", [(64,), (3, 7), (2, 3, 5)])
+def test_product_is_that_of_torch(leading: tuple[int, ...]) -> None:
+    x, weight, bias = large(*leading)
+    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=1e-5)
+
+
+@needs_onednn
+def test_large_products_take_onednn_and_small_ones_do_not() -> None:
+    assert uses_onednn(torch.zeros(1, 1024), torch.zeros(512, 1024))
+    assert not uses_onednn(torch.zeros(1, 256), torch.zeros(256, 256))
+    assert not uses_onednn(torch.zeros(64, 256).double(), torch.zeros(256, 256).double())
+
+
+def test_autocast_and_a_switched_off_library_take_the_product_of_torch() -> None:
+    x, weight, _ = large(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not uses_onednn(x, weight)
+        assert linear(x, weight).dtype == torch.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not uses_onednn(x, weight)
+
+
+@given(
+    strided=st.booleans(), transposed=st.booleans(), expanded=st.booleans(), rows=st.sampled_from([16, 33]),
+    has_bias=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=24, deadline=None)
+def test_gradients_are_those_of_torch_for_any_layout(
+    strided: bool, transposed: bool, expanded: bool, rows: int, has_bias: bool
+) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, 2, 256, generator=generator)[:, 0] if strided else torch.randn(rows, 256, generator=generator)
+    weight = torch.randn(256, 192, generator=generator).T if transposed else torch.randn(192, 256, generator=generator)
+    bias = torch.randn(192, generator=generator) if has_bias else None
+    upstream = torch.randn(rows, 1, generator=generator).expand(rows, 192) if expanded else torch.randn(rows, 192)
+    found = []
+    for product in (linear, F.linear):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias) if tensor is not None]
+        out = product(*leaves)
+        found.append((out, *torch.autograd.grad(out, leaves, upstream)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed() -> None:
+    x, weight, bias = large(64)
+    weight.requires_grad_()
+    linear(x, weight, bias).sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum(0).expand(192, 256), atol=1e-4, rtol=1e-4)
+    assert x.grad is None
+    assert bias.grad is None
+
+
+def test_double_precision_passes_gradcheck() -> None:
+    leaves = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 4), (5, 4), (5,))]
+    assert torch.autograd.gradcheck(linear, leaves)
+
+
+def test_a_layer_has_the_parameters_of_torchs_and_stacking_applies_one_each() -> None:
+    torch.manual_seed(0)
+    ours = [Linear(8, 4), Linear(8, 4)]
+    torch.manual_seed(0)
+    theirs = [torch.nn.Linear(8, 4), torch.nn.Linear(8, 4)]
+    x = torch.randn(2, 3, 8)
+    expected = torch.stack([layer(row) for layer, row in zip(theirs, x, strict=True)])
+    assert torch.equal(stacked(ours, x), expected)
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        stacked(ours, torch.randn(3, 3, 8))
