@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmattn.vision.crane.synthetic_fields import SIZE, Array, Rng, fractal
 
-__all__ = ["Light", "draw_light", "photograph"]
+__all__ = ["Light", "draw_light", "photograph", "photograph_again"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,11 @@ def photograph(rng: Rng, picture: Array, light: Light) -> npt.NDArray[np.uint8]:
         packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, light.quality])[1]
         pixels = cv2.imdecode(packed, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(pixels)
+
+
+def photograph_again(rng: Rng, picture: Array, light: Light) -> npt.NDArray[np.uint8]:
+    """Adds a little blur and noise to a photograph (S, S, 3) in about [0, 1]; returns uint8 RGB of the same size."""
+    if light.blur:
+        picture = cv2.GaussianBlur(picture, (0, 0), light.blur * 0.6)
+    picture = picture + 0.5 * light.noise * rng.standard_normal(picture.shape, dtype=np.float32)
+    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmattn.vision.crane.photo_sources import TRAINING, VALIDATION, crop, load_source
 from mmattn.vision.crane.synthetic import Sample, damage
-from mmattn.vision.crane.synthetic_camera import Light, draw_light
+from mmattn.vision.crane.synthetic_camera import Light, draw_light, photograph_again
 from mmattn.vision.crane.synthetic_collage import draw_collage
 from mmattn.vision.crane.synthetic_defects import SEEN, Scene
 from mmattn.vision.crane.synthetic_fields import SIZE, Array, Rng
@@ -63,11 +63,8 @@ def _develop(rng: Rng, picture: Array) -> Array:
 
 
 def _expose(rng: Rng, picture: Array, light: Light) -> npt.NDArray[np.uint8]:
-    """Adds a little blur, noise and JPEG to what has been photographed once already."""
-    if light.blur:
-        picture = cv2.GaussianBlur(picture, (0, 0), light.blur * 0.6)
-    picture = picture + 0.5 * light.noise * rng.standard_normal(picture.shape, dtype=np.float32)
-    pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    """Photographs again, and compresses half of the results as JPEG."""
+    pixels = photograph_again(rng, picture, light)
     if light.quality and rng.random() < 0.5:
         pixels = _compress(pixels, light.quality)
     return pixels
@@ -88,11 +85,7 @@ def draw_validation_photograph(name: str, number: int, defect: str = "") -> Samp
     if defect:
         drawn = damage(rng, Scene(picture, np.ones((SIZE, SIZE), bool), False), defect)
         picture, mask = np.clip(drawn.picture, 0, 1), drawn.extent > 0.5
-    light = draw_light(rng)
-    if light.blur:
-        picture = cv2.GaussianBlur(picture, (0, 0), light.blur * 0.6)
-    picture = picture + 0.5 * light.noise * rng.standard_normal(picture.shape, dtype=np.float32)
-    return Sample((np.clip(picture, 0, 1) * 255).astype(np.uint8), mask, name, defect)
+    return Sample(photograph_again(rng, picture, draw_light(rng)), mask, name, defect)
 
 
 def validation_photographs(per_photograph: int) -> list[tuple[str, int, str]]:

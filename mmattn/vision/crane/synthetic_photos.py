@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mmattn.core.errors import MissingExtraError
 from mmattn.vision.crane.synthetic import Sample, damage
-from mmattn.vision.crane.synthetic_camera import draw_light
+from mmattn.vision.crane.synthetic_camera import draw_light, photograph_again
 from mmattn.vision.crane.synthetic_defects import SEEN, UNSEEN, Scene
 from mmattn.vision.crane.synthetic_fields import SIZE, Array
 
@@ -75,11 +75,7 @@ def draw_photograph(name: str, number: int, defect: str = "") -> Sample:
         scene = Scene(picture, np.ones((SIZE, SIZE), bool), False)
         drawn = damage(rng, scene, defect)
         picture, mask = np.clip(drawn.picture, 0, 1), drawn.extent > 0.5
-    light = draw_light(rng)
-    if light.blur:
-        picture = cv2.GaussianBlur(picture, (0, 0), light.blur * 0.6)
-    picture = picture + 0.5 * light.noise * rng.standard_normal(picture.shape, dtype=np.float32)
-    return Sample((np.clip(picture, 0, 1) * 255).astype(np.uint8), mask, name, defect)
+    return Sample(photograph_again(rng, picture, draw_light(rng)), mask, name, defect)
 
 
 def photograph_items(per_photograph: int = 40) -> list[tuple[str, int, str]]:
