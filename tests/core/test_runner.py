@@ -362,7 +362,7 @@ def test_ctrl_c_keeps_what_is_done_and_writes_the_overview(
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
 def test_a_process_that_is_stopped_loses_no_finished_item(harness: Harness, kind: signal.Signals) -> None:
-    command = [sys.executable, "-m", "tests.core.fake_runner", str(harness.inputs[0]), str(harness.output), "0.3"]
+    command = [sys.executable, "-m", "tests.core.fake_runner", str(harness.inputs[0]), str(harness.output), "1.0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     results = harness.output / "results.jsonl"
     deadline = time.monotonic() + 60

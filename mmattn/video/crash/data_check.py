@@ -155,7 +155,8 @@ def _feature_problems(clips: Sequence[Clip], reader: ClipReader) -> Iterator[str
 
     yield from _each(clips, problem, "Features")
     if len(widths) > 1:
-        kinds = ", ".join(f"{count} of {boxes} boxes x {width}" for (boxes, width), count in widths.most_common())
+        common = sorted(widths.items(), key=lambda kind: (-kind[1], kind[0]))  # clips are read in any order
+        kinds = ", ".join(f"{count} of {boxes} boxes x {width}" for (boxes, width), count in common)
         yield f"Clips have features of different sizes: {kinds}."
 
 

@@ -70,7 +70,7 @@ def test_every_fault_of_a_dataset_is_named_in_one_look(tmp_path: Path) -> None:
         "'F/negative/000002.npz' is damaged or no npz file: File is not a zip file.",
         "'F/positive/000003.npz' has no array 'det'; it has data, labels, ID.",
         "'F/negative/000004.npz': labels are [0.0, 1.0], and the dataset lists it as 0.",
-        "Clips have features of different sizes: 1 of 3 boxes x 7, 1 of 3 boxes x 6.",
+        "Clips have features of different sizes: 1 of 3 boxes x 6, 1 of 3 boxes x 7.",
     ]
 
 
