@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmattn.video.crash.linear import Linear
+from mmattn.video.crash.linear import Linear, Packable, uses_packed
 
 __all__ = ["ChannelAttention", "ContextBranch", "SpectralGate"]
 
@@ -90,7 +90,7 @@ class SpectralGate(nn.Module):
         return torch.fft.irfft2(spectrum.mean(dim=-1), s=self.grid, dim=(1, 2), norm="ortho").flatten(1)
 
 
-class ContextBranch(nn.Module):
+class ContextBranch(Packable):
     """The spectral gate, then a linear layer and ReLU.
 
     Args:
@@ -113,4 +113,18 @@ class ContextBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the context features (..., D), not negative, of frame embeddings (..., D)."""
+        if uses_packed(self, x):
+            weight, bias = self.packed
+            return (x @ weight + bias).relu()
         return self.project(self.gate(x)).relu()
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Makes one matrix of gate and layer, which are both affine unless a bottleneck scales the channels."""
+        if self.gate.channel_attention.fc1 is not None:
+            return
+        weight = self.project.weight
+        zero = weight.new_zeros(1, weight.shape[1])
+        offset = self.gate(zero)
+        columns = self.gate(torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)) - offset
+        self.packed = columns @ weight.T, self.project(offset)[0]

@@ -22,7 +22,6 @@ from mmattn.video.crash.risk import Observation, RiskModel, RiskState
 
 __all__ = ["AdditiveAttention", "DstaModel", "GatedHistory", "TimeWeights"]
 
-_OBJECTS, _FRAME = range(2)
 _FIRST_WINDOW = 3
 
 
@@ -48,7 +47,7 @@ class DstaModel(RiskModel):
         """See :meth:`.risk.RiskModel.observe`."""
         embedded = self.embed(features)
         frame, boxes = embedded[:, :, 0], embedded[:, :, 1:]
-        gates = self.recurrence.share(_FRAME, frame) + self.recurrence.bias
+        gates = self.recurrence.known(frame)
         keys = self.object_attention.keys(boxes)
         # Without the mask of the config the published rule holds: slots of zeros lose their weight, the rest keep it.
         nonzero = (features[..., 1:, :] != 0).any(dim=-1) if valid is None else valid
@@ -61,7 +60,7 @@ class DstaModel(RiskModel):
         objects, weights = self.object_attention(frame.boxes, keys, state.hidden[-1], frame.valid, renormalise)
         history = (*state.history[-(self.config.temporal_window - 1) :], state.hidden)
         hidden = self.history_gate(torch.stack(history)) if len(history) >= _FIRST_WINDOW else state.hidden
-        gates = frame.gates + self.recurrence.share(_OBJECTS, objects)
+        gates = frame.gates + self.recurrence.late(objects)
         return weights, RiskState(self.recurrence(gates, hidden), history)
 
 

@@ -18,8 +18,6 @@ from mmattn.video.crash.risk import Observation, RiskModel, RiskState
 
 __all__ = ["GruModel"]
 
-_MEAN, _MAX, _FRAME = range(3)
-
 
 class GruModel(RiskModel):
     """The network; see :class:`.risk.RiskModel` for how it is called.
@@ -30,7 +28,7 @@ class GruModel(RiskModel):
 
     def __init__(self, config: CrashConfig) -> None:
         super().__init__(config)
-        self.recurrence = PartedGru(config.hidden_dim, 3, config.num_layers)
+        self.recurrence = PartedGru(config.hidden_dim, 3, config.num_layers, num_late=0)
 
     def build_aggregation(self) -> nn.Module:
         """See :meth:`.risk.RiskModel.build_aggregation`."""
@@ -40,9 +38,7 @@ class GruModel(RiskModel):
         """See :meth:`.risk.RiskModel.observe`."""
         embedded = self.embed(features)
         frame, boxes = embedded[:, :, 0], embedded[:, :, 1:]
-        gates = self.recurrence.share(_FRAME, frame) + self.recurrence.bias
-        gates = gates + self.recurrence.share(_MEAN, mean_boxes(boxes, valid)[0])
-        gates = gates + self.recurrence.share(_MAX, max_boxes(boxes, valid))
+        gates = self.recurrence.known(mean_boxes(boxes, valid)[0], max_boxes(boxes, valid), frame)
         return Observation(boxes, gates, valid)
 
     def advance(self, frame: Observation, state: RiskState) -> tuple[Tensor, RiskState]:

@@ -29,8 +29,6 @@ from mmattn.video.crash.risk import CrashOutput, Observation, RiskModel, RiskSta
 
 __all__ = ["CrashModel", "CrashOutput", "RiskModel", "RiskState", "build_model"]
 
-# Parts of the GRU's input, in the order of the published code.
-_OBJECTS, _FRAME, _CONTEXT = range(3)
 # The published code leaves the hidden state alone until it has seen this many.
 _FIRST_WINDOW = 3
 
@@ -59,6 +57,7 @@ class CrashModel(RiskModel):
             if config.use_tfa
             else None
         )
+        # The input's parts in the order of the published code: boxes, which the state chooses, frame, context.
         self.recurrence = PartedGru(dim, 3 if config.use_cam else 2, layers)
 
     def build_aggregation(self) -> nn.Module:
@@ -69,10 +68,8 @@ class CrashModel(RiskModel):
         """See :meth:`.risk.RiskModel.observe`."""
         embedded = self.embed(features)
         frame, boxes = embedded[:, :, 0], embedded[:, :, 1:]
-        gates = self.recurrence.share(_FRAME, frame) + self.recurrence.bias
-        if self.context is not None:
-            gates = gates + self.recurrence.share(_CONTEXT, self.context(frame))
-        return Observation(boxes, gates, valid)
+        known = [frame] if self.context is None else [frame, self.context(frame)]
+        return Observation(boxes, self.recurrence.known(*known), valid)
 
     def advance(self, frame: Observation, state: RiskState) -> tuple[Tensor, RiskState]:
         """See :meth:`.risk.RiskModel.advance`."""
@@ -87,7 +84,7 @@ class CrashModel(RiskModel):
             projected = (*projected[-keep:], self.focus.project(hidden))
             if len(history) >= _FIRST_WINDOW:
                 hidden = self.focus(torch.stack(history, dim=2), torch.stack(projected, dim=2))
-        gates = frame.gates + self.recurrence.share(_OBJECTS, objects)
+        gates = frame.gates + self.recurrence.late(objects)
         return weights, RiskState(self.recurrence(gates, hidden), history, projected)
 
     def restore_state(self, tensors: Mapping[str, Tensor]) -> RiskState:

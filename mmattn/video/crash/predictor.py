@@ -80,6 +80,8 @@ class CrashPredictor:
         name: str = "crash",
     ) -> None:
         self.model = model.to(device).eval()
+        if device.type == "cpu":
+            self.model.pack_weights()
         self.perception = perception
         self.device = device
         self.options = options or CrashInferOptions()

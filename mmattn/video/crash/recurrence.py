@@ -15,22 +15,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.video.crash.linear import Linear, stacked
+from mmattn.video.crash.linear import Linear, Packable, pack_weight, packed_linear, stacked, uses_packed
 
 __all__ = ["PartedGru", "gru_cell"]
 
 
-class PartedGru(nn.Module):
+class PartedGru(Packable):
     """L GRU layers of width D whose input is a concatenation of parts of width D.
 
     Args:
         dim: Width D of each part and of the hidden states.
         num_parts: Parts of the input.
         num_layers: Layers L.
+        num_late: How many of the parts, the first ones, are not known before the state is.
     """
 
-    def __init__(self, dim: int, num_parts: int, num_layers: int) -> None:
+    def __init__(self, dim: int, num_parts: int, num_layers: int, num_late: int = 1) -> None:
         super().__init__()
+        self.num_late = num_late
         self.parts = nn.ModuleList(Linear(dim, 3 * dim, bias=False) for _ in range(num_parts))
         self.bias = nn.Parameter(torch.empty(3 * dim))
         self.between = nn.ModuleList(Linear(dim, 3 * dim) for _ in range(num_layers - 1))
@@ -38,10 +40,24 @@ class PartedGru(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(dim**-0.5), dim**-0.5)
 
-    def share(self, part: int, x: Tensor) -> Tensor:
-        """Returns the share (..., 3D) of one input part (..., D) in the first layer's gates, without bias."""
-        gates: Tensor = self.parts[part](x)
+    def known(self, *inputs: Tensor) -> Tensor:
+        """Returns the share (..., 3D) of all known parts, each (..., D), in the first layer's gates, bias included."""
+        if uses_packed(self, inputs[0]):
+            return packed_linear(torch.cat(inputs, dim=-1), self.packed, self.bias)
+        gates = self.bias
+        for part, x in zip(self.parts[self.num_late :], inputs, strict=True):
+            gates = gates + part(x)
         return gates
+
+    def late(self, x: Tensor) -> Tensor:
+        """Returns the share (..., 3D) of the late part (..., D), without bias."""
+        gates: Tensor = self.parts[0](x)
+        return gates
+
+    def pack(self) -> None:
+        """Puts the weights of the known parts together: one product instead of several."""
+        weights: list[Tensor] = [part.get_parameter("weight") for part in self.parts[self.num_late :]]
+        self.packed = pack_weight(torch.cat(weights, dim=1))
 
     def forward(self, gates: Tensor, hidden: Tensor) -> Tensor:
         """Returns the next hidden states (L, B, D).

@@ -110,3 +110,24 @@ def test_every_parameter_of_either_branch_is_learned() -> None:
         assert out.min() >= 0
         out.sum().backward()
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in branch.parameters())
+
+
+@torch.no_grad()
+def test_packing_makes_one_matrix_of_an_affine_branch_and_leaves_a_bottleneck_alone() -> None:
+    x = torch.randn(5, DIM).double()
+    for units, is_packed in ((0, True), (3, False)):
+        torch.manual_seed(0)
+        branch = ContextBranch(DIM, GRID, units, "identity").double().eval()
+        plain = branch(x)
+        branch.pack()
+        assert (branch.packed is not None) == is_packed
+        torch.testing.assert_close(branch(x), plain)
+
+
+def test_a_packed_branch_still_learns_and_forgets_its_matrix_in_training() -> None:
+    branch = ContextBranch(DIM, GRID).eval()
+    branch.pack()
+    branch(torch.randn(2, DIM)).sum().backward()
+    assert branch.gate.complex_weight.grad is not None
+    branch.train()
+    assert branch.packed is None

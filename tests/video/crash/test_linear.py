@@ -1,6 +1,9 @@
 """The oneDNN product beside PyTorch's own, gradients included."""
 
+import copy
+import pickle
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -91,3 +94,69 @@ def test_a_layer_has_the_parameters_of_torchs_and_stacking_applies_one_each() ->
     assert torch.equal(stacked(ours, x), expected)
     with pytest.raises(ValueError, match=r"zip\(\)"):
         stacked(ours, torch.randn(3, 3, 8))
+
+
+@needs_onednn
+def test_a_packed_weight_gives_the_same_product_for_any_number_of_rows() -> None:
+    layer = Linear(1024, 600)
+    for rows in (1, 7, 20, 300):
+        x = torch.randn(rows, 1024)
+        layer.packed = None
+        with torch.no_grad():
+            plain = layer(x)
+            layer.pack()
+            assert layer.packed is not None
+            torch.testing.assert_close(layer(x), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_small_and_double_weights_are_not_packed() -> None:
+    for layer in (Linear(8, 4), Linear(1024, 1024).double()):
+        layer.pack()
+        assert layer.packed is None
+        layer(torch.randn(2, layer.in_features, dtype=layer.weight.dtype))
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.train(),
+        lambda layer: layer.double().float(),
+        lambda layer: layer.load_state_dict({"weight": torch.zeros(1024, 1024), "bias": torch.zeros(1024)}),
+    ],
+    ids=["train", "to", "load_state_dict"],
+)
+def test_what_may_change_a_weight_drops_its_packed_form(change: Callable[[Linear], object]) -> None:
+    layer = Linear(1024, 1024).eval()
+    layer.pack()
+    layer.eval()
+    assert layer.packed is not None
+    change(layer)
+    assert layer.packed is None
+    x = torch.randn(2, 1024)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_gradients_do_not_go_through_the_packed_form() -> None:
+    layer = Linear(1024, 1024).eval()
+    layer.pack()
+    with torch.no_grad():
+        layer.weight.zero_()
+    x = torch.randn(2, 1024, requires_grad=True)
+    out = layer(x)
+    torch.testing.assert_close(out, layer.bias.expand(2, -1), atol=1e-6, rtol=0.0)
+    out.sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.detach().sum(0).expand(1024, -1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(x.grad, torch.zeros(2, 1024))
+
+
+@needs_onednn
+def test_a_packed_layer_can_be_copied_and_pickled() -> None:
+    layer = Linear(1024, 1024).eval()
+    layer.pack()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other.packed is None
+        assert torch.equal(other.weight, layer.weight)
+    assert layer.packed is not None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmattn.core.errors import CheckpointError, InputError
 from mmattn.video.crash.config import TRAINING_SETTINGS, CrashConfig
+from mmattn.video.crash.linear import uses_onednn
 from mmattn.video.crash.losses import crash_loss
 from mmattn.video.crash.model import CrashModel, RiskModel, build_model
 from tests.video.crash.tiny import clips, tiny_config, tiny_model
@@ -318,6 +319,25 @@ def test_tensors_of_another_model_are_refused_by_name() -> None:
         tiny_model(feature_dim=7).load_tensors(tiny_model().state_dict())
     with pytest.raises(CheckpointError, match=r"6 missing \(context.gate.complex_weight"):
         tiny_model().load_tensors(tiny_model(use_cam=False).state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["crash", "dsta", "gru"])
+def test_packed_weights_score_the_same_until_training_takes_them_up(architecture: str) -> None:
+    options = {"architecture": architecture, "hidden_dim": 128, "grid": (16, 8), "feature_dim": 1024}
+    model = tiny_model(**options)
+    features = torch.rand(4, 6, 5, 1024)
+    with torch.no_grad():
+        plain = model(features)
+        assert model.pack_weights() is model
+        assert model.phi_x.packed is not None or not uses_onednn(model.phi_x.weight, model.phi_x.weight)
+        torch.testing.assert_close(model(features).logits, plain.logits, atol=1e-5, rtol=0.0)
+        model.phi_x.weight.mul_(0.5)
+        model.pack_weights()
+        changed = model(features).logits
+    model.train()
+    assert model.phi_x.packed is None
+    torch.testing.assert_close(model.eval()(features).logits, changed, atol=1e-5, rtol=0.0)
+    assert set(model.state_dict()) == set(tiny_model(**options).state_dict())
 
 
 def test_an_exported_program_scores_the_same() -> None:

@@ -24,7 +24,7 @@ def test_steps_and_gradients_are_those_of_torch(layers: int) -> None:
     x = torch.randn(B, T, 2 * D).double().requires_grad_()
     hidden, rows = torch.zeros(layers, B, D).double(), []
     for frame in x.unbind(1):
-        gates = ours.share(0, frame[:, :D]) + ours.share(1, frame[:, D:]) + ours.bias
+        gates = ours.known(frame[:, D:]) + ours.late(frame[:, :D])
         hidden = ours(gates, hidden)
         rows.append(hidden[-1])
     out, last = theirs(x)
@@ -48,3 +48,15 @@ def test_memory_stays_in_single_precision_when_the_gates_are_not() -> None:
     saturated = torch.tensor([[0.0, 0.0, 40.0, 40.0, 0.0, 0.0]], dtype=torch.bfloat16)
     kept = gru_cell(saturated, torch.zeros(1, 6, dtype=torch.bfloat16), hidden)
     assert torch.equal(kept, hidden)
+
+
+@torch.no_grad()
+def test_packed_parts_have_the_same_share() -> None:
+    gru, x, y = PartedGru(512, 3, 1), torch.randn(2, 3, 512), torch.randn(2, 3, 512)
+    expected = x @ gru.parts[1].weight.T + y @ gru.parts[2].weight.T + gru.bias
+    torch.testing.assert_close(gru.known(x, y), expected, atol=1e-5, rtol=1e-5)
+    gru.eval().pack()
+    torch.testing.assert_close(gru.known(x, y), expected, atol=1e-5, rtol=1e-5)
+    small = PartedGru(D, 2, 1)
+    small.pack()
+    assert small.packed is None
