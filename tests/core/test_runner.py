@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import os
 import signal
@@ -362,8 +363,12 @@ def test_ctrl_c_keeps_what_is_done_and_writes_the_overview(
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
 def test_a_process_that_is_stopped_loses_no_finished_item(harness: Harness, kind: signal.Signals) -> None:
-    command = [sys.executable, "-m", "tests.core.fake_runner", str(harness.inputs[0]), str(harness.output), "1.0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    command = [sys.executable, "-m", "tests.core.fake_runner", str(harness.inputs[0]), str(harness.output), "0.5"]
+    # A suite that was started in the background ignores Ctrl-C, and its children would inherit that.
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], preexec_fn=listens
+    )
     results = harness.output / "results.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not results.exists() or results.read_bytes().count(b"\n") < 2):
