@@ -1,7 +1,7 @@
 """A headless browser and a served app, for tests that look at what a visitor sees."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,15 @@ QUIET = [
 
 
 @contextmanager
-def opened_page(url: str, *, width: int = 1280, height: int = 900) -> Iterator[Any]:
-    """Yields a playwright page at ``url``; fails at the end when the page raised a JavaScript error."""
+def opened_page(url: str, *, width: int = 1280, height: int = 900, flags: Sequence[str] = ()) -> Iterator[Any]:
+    """Yields a playwright page at ``url``; fails at the end when the page raised a JavaScript error.
+
+    ``flags`` are Chromium's own, beside the quiet ones.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *flags])
         page = browser.new_page(viewport={"width": width, "height": height})
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))

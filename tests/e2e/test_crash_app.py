@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmattn.ui.crash import build_app
-from tests.e2e.browser import CHROMIUM, QUIET, needs_browser, opened_page, served
+from tests.e2e.browser import needs_browser, opened_page, served
 from tests.ui.crash_parts import tiny_predictor, write_clip
 
 pytestmark = [pytest.mark.e2e, needs_browser]
@@ -41,27 +40,13 @@ def write_y4m(path: Path, frames: int = 20, height: int = 120, width: int = 160)
     return path
 
 
-@contextmanager
-def camera_page(url: str, camera: Path) -> Iterator[Any]:
-    """Yields a page in a browser whose camera shows a file."""
-    from playwright.sync_api import sync_playwright
-
-    flags = [
+def camera_flags(camera: Path) -> list[str]:
+    """Chromium's flags for a camera that shows a file and asks nobody."""
+    return [
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-video-capture={camera}",
     ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *flags])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        try:
-            yield page
-        finally:
-            browser.close()
-        assert errors == []
 
 
 def set_slider(page: Any, name: str, value: float) -> None:
@@ -180,7 +165,7 @@ def test_mistakes_are_notices(url: str, tmp_path: Path):
 def test_a_camera_is_watched_live(url: str, tmp_path: Path):
     from playwright.sync_api import expect
 
-    with camera_page(url, write_y4m(tmp_path / "road.y4m")) as page:
+    with opened_page(url, flags=camera_flags(write_y4m(tmp_path / "road.y4m"))) as page:
         page.get_by_role("tab", name="Webcam, live").click()
         expect(page.get_by_text("The camera is not running")).to_be_visible()
         page.locator("#crash-camera").get_by_text("Click to Access Webcam").click()

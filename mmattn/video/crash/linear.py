@@ -11,6 +11,7 @@ A model that only scores may lay its weights out for these kernels once: see :cl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -64,7 +65,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _product(x, weight, bias)
 
 
-class Packable(nn.Module):
+class Packable(nn.Module, ABC):
     """A module that can keep something derived from its weights, for scoring with weights that stay as they are.
 
     What it keeps is used without gradients only, and dropped by ``train()``, ``load_state_dict()``, ``to()`` and in
@@ -73,9 +74,9 @@ class Packable(nn.Module):
 
     packed: Any = None
 
+    @abstractmethod
     def pack(self) -> None:
         """Derives it from the weights as they are now."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; training drops what was packed."""
