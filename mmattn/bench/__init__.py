@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, str] = {
     "crash_metrics": "mmattn.bench.accident_metrics",
     "crash_streaming": "mmattn.bench.crash:streaming",
     "crash_training": "mmattn.bench.crash:training",
+    "crash_video": "mmattn.bench.crash_video",
     "dattn": "mmattn.bench.crane:dattn",
 }
 """Name of a benchmark -> ``module`` (its function ``run``) or ``module:function``: `Options` in, `Report` out."""

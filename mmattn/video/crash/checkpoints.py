@@ -20,7 +20,7 @@ from mmattn.core.resolver import resolve
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.model import RiskModel, build_model
 
-__all__ = ["PREFIX", "StoredCrash", "load_crash", "save_crash", "with_detector"]
+__all__ = ["PREFIX", "StoredCrash", "load_crash", "load_detector", "save_crash", "with_detector"]
 
 PREFIX = "perception."
 
@@ -94,17 +94,33 @@ def save_crash(folder: str | Path, stored: StoredCrash, *, card: str, dtype: tor
     return save_checkpoint(folder, tensors, system="crash", config=stored.config.to_dict(), card=card)
 
 
+def load_detector(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads an embedded detector and returns its tensors and settings.
+
+    Args:
+        source: Folder that the detector's training wrote, or "embedded" for the one that ships.
+
+    Raises:
+        CheckpointError: If it is none.
+        WeightsUnavailableError: If no embedded model ships.
+    """
+    if str(source) != "embedded":
+        return load_checkpoint(source, "crash")
+    shipped = load_crash("embedded")
+    return shipped.perception, dict(shipped.config.perception_options)
+
+
 def with_detector(stored: StoredCrash, detector: str | Path) -> StoredCrash:
     """Returns a risk model together with the embedded detector whose features it was trained on.
 
     Args:
         stored: The risk model.
-        detector: Folder that the detector's training wrote.
+        detector: As for :func:`load_detector`.
 
     Raises:
         CheckpointError: If that is no detector.
     """
-    tensors, settings = load_checkpoint(detector, "crash")
+    tensors, settings = load_detector(detector)
     options: Mapping[str, Any] = {**stored.config.perception_options, **settings}
     config = replace(stored.config, perception="embedded", perception_options=dict(options))
     return StoredCrash(config, stored.tensors, tensors)

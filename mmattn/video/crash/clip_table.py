@@ -15,7 +15,7 @@ from mmattn.media.files import atomic_path
 from mmattn.video.crash.feature_folder import FeatureFolder
 from mmattn.video.crash.layout_scan import Clip, Scan, read_label, read_seconds
 
-__all__ = ["TABLE", "read_clip_table", "write_clip_table"]
+__all__ = ["TABLE", "listed_clips", "read_clip_table", "write_clip_table"]
 
 TABLE = "clips.csv"
 _COLUMNS = ("id", "dataset", "split", "label", "toa", "reference")
@@ -41,6 +41,13 @@ def write_clip_table(root: str | Path, clips: Iterable[Clip]) -> Path:
             times = ["" if value is None else f"{value:.6g}" for value in (clip.toa, clip.reference)]
             writer.writerow([clip.id, clip.dataset, clip.split, clip.label, *times])
     return path
+
+
+def listed_clips(root: str | Path) -> dict[str, Clip]:
+    """Returns the clips of a feature folder's table by their ids; none where there is no table or no folder."""
+    if not (Path(root) / TABLE).is_file():
+        return {}
+    return {clip.id: clip for clip in read_clip_table(Scan(Path(root)), None)}
 
 
 def read_clip_table(scan: Scan, feature: str | None) -> list[Clip]:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
 from mmattn.core.task import check_state
 from mmattn.video.crash.box_features import FEATURES, View, describe
+from mmattn.video.crash.checkpoints import load_detector
 from mmattn.video.crash.detector import CrashDetector, decode_boxes, detector_input
 from mmattn.video.crash.ego_speed import EgoSpeed
 from mmattn.video.crash.perception import FramePerception, check_frames
@@ -76,13 +76,12 @@ class EmbeddedPerception:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
-        """Builds it from the folder ``detector`` that the detector's training wrote.
+        """Builds it from the folder ``detector`` that the detector's training wrote, or from "embedded".
 
         Raises:
             CheckpointError: If it is none.
         """
-        tensors, options = load_checkpoint(folder, "crash")
-        return cls.from_tensors(tensors, options)
+        return cls.from_tensors(*load_detector(folder))
 
     def open(self) -> EmbeddedSession:
         """Returns a session for a new video."""

@@ -3,33 +3,40 @@
 A feature folder (see :mod:`.feature_folder`) is filled once and read by every run. Training clips are of two kinds:
 drawn ones that the detector really looked at, and simulated ones, many times cheaper, with its errors imitated.
 Validation and test clips are always drawn and looked at, unless the ceiling of exact states is asked for. The id of a
-clip says what it is: ``test/cut_in/near/000012``.
+clip says what it is: ``test/cut_in/near/000012``. Features of another detector or of other imitated errors are refused,
+never mixed with these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
 from mmattn.core.errors import InputError
 from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES, FRAME_FEATURES
-from mmattn.video.crash.clip_table import write_clip_table
+from mmattn.video.crash.checkpoints import load_detector
+from mmattn.video.crash.clip_table import listed_clips, write_clip_table
 from mmattn.video.crash.data import CrashDataModule
 from mmattn.video.crash.embedded_perception import EmbeddedPerception
 from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder, Manifest, fingerprint
 from mmattn.video.crash.layout_scan import Clip as ListedClip
+from mmattn.video.crash.mirroring import WithMirrored
 from mmattn.video.crash.perception import FramePerception
 from mmattn.video.crash.simulated_perception import EXACT, FITTED, perceive
-from mmattn.video.crash.synthetic import Clip, draw_clip, plan
+from mmattn.video.crash.synthetic import draw_clip, plan
+from mmattn.video.crash.synthetic_files import clip_path, read_clip, write_clip
 from mmattn.video.crash.synthetic_render import decode, render
 from mmattn.video.crash.synthetic_world import FPS, FRAMES
 from mmattn.video.crash.tracking import KIND_NAMES
@@ -61,14 +68,21 @@ def clip_id(wanted: Wanted) -> str:
 
 
 def fill_features(
-    root: str | Path, wanted: list[Wanted], detector: str | Path, *, num_boxes: int = 12, workers: int = 1
+    root: str | Path,
+    wanted: list[Wanted],
+    detector: str | Path | None,
+    *,
+    clips: str | Path | None = None,
+    num_boxes: int = 12,
+    workers: int = 1,
 ) -> FeatureFolder:
     """Computes the features that a folder lacks.
 
     Args:
         root: The feature folder.
-        wanted: The clips; simulated and exact ones need no detector.
-        detector: Folder that the detector's training wrote.
+        wanted: The clips; simulated and exact ones are looked at by no detector.
+        detector: Folder that the detector's training wrote, or "embedded"; None where all states are exact.
+        clips: Folder where drawn clips are kept; None draws those that are looked at and keeps no pictures.
         num_boxes: Box slots N.
         workers: Processes that draw and look.
 
@@ -76,9 +90,9 @@ def fill_features(
         InputError: If the folder holds features made in another way.
         CheckpointError: If the detector cannot be read.
     """
-    source = {"version": _VERSION, "num_boxes": num_boxes, "features": [*BOX_FEATURES, *FRAME_FEATURES]}
+    source = feature_source(num_boxes, detector)
     folder = FeatureFolder.create(root, Manifest(fingerprint(source), FEATURES, num_boxes, float(FPS), source))
-    jobs = [(folder, one, str(detector)) for one in wanted if not folder.has(clip_id(one))]
+    jobs = [(folder, one, detector, clips) for one in wanted if not folder.has(clip_id(one))]
     progress = tqdm(total=len(jobs), desc="Looking at clips", unit="clip", mininterval=10, disable=not jobs)
     if workers <= 1 or len(jobs) < 2:
         for job in jobs:
@@ -93,24 +107,52 @@ def fill_features(
     return folder
 
 
+def feature_source(num_boxes: int, detector: str | Path | None) -> dict[str, Any]:
+    """Returns all that features depend on besides the clip: what the manifest of a folder says of them.
+
+    Raises:
+        CheckpointError: If the detector cannot be read.
+    """
+    source = {"version": _VERSION, "num_boxes": num_boxes, "features": [*BOX_FEATURES, *FRAME_FEATURES]}
+    if detector is None:
+        return {**source, "detector": "none: exact states"}
+    tensors, _ = load_detector(detector)
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        # Half precision, in which it ships, is the same detector.
+        value = tensors[name].half() if tensors[name].is_floating_point() else tensors[name]
+        digest.update(name.encode() + value.numpy().tobytes())
+    return {**source, "detector": digest.hexdigest()[:32], "noise": asdict(FITTED)}
+
+
 def one_thread() -> None:
     """Keeps a worker process to one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
 
-def perceive_job(job: tuple[FeatureFolder, Wanted, str]) -> None:
-    """Draws one clip, perceives it and stores its features."""
-    folder, wanted, detector = job
-    clip = draw_clip(wanted.split, wanted.number)
+def perceive_job(job: tuple[FeatureFolder, Wanted, str | Path | None, str | Path | None]) -> None:
+    """Perceives one clip and stores its features."""
+    folder, wanted, detector, clips = job
     num_boxes = folder.manifest.num_boxes
     if wanted.kind == "detected":
-        session = load_perception(detector, num_boxes).open()
-        frames = session.push(list(decode(render(clip))), [t / FPS for t in range(FRAMES)])
+        session = load_perception(str(detector), num_boxes).open()
+        frames = session.push(list(decode(pictures_of(wanted, clips))), [t / FPS for t in range(FRAMES)])
     else:
+        clip = draw_clip(wanted.split, wanted.number)
         noise = EXACT if wanted.kind == "exact" else FITTED
         frames = perceive(clip.seen, noise, np.random.default_rng([clip.seed, 4]), num_boxes)
     folder.store(clip_id(wanted), as_features(frames, num_boxes))
+
+
+def pictures_of(wanted: Wanted, clips: str | Path | None) -> list[bytes]:
+    """Returns the pictures of a clip, from the folder of drawn clips where there is one."""
+    if clips is None:
+        return render(draw_clip(wanted.split, wanted.number))
+    path = clip_path(clips, wanted.split, wanted.number)
+    if not path.is_file():
+        write_clip(path, wanted.split, wanted.number)
+    return read_clip(path).pictures
 
 
 @cache
@@ -132,9 +174,9 @@ def as_features(frames: list[FramePerception], num_boxes: int) -> ClipFeatures:
     return ClipFeatures(features, np.stack([seen.valid for seen in frames]), np.arange(len(frames)) / FPS, boxes)
 
 
-def listed(clip: Clip, wanted: Wanted, folder: FeatureFolder, split: str) -> ListedClip:
+def listed(wanted: Wanted, folder: FeatureFolder, split: str) -> ListedClip:
     """Returns a generated clip as an entry of the folder's table."""
-    name = clip_id(wanted)
+    clip, name = draw_clip(wanted.split, wanted.number), clip_id(wanted)
     toa = None if clip.accident is None else float(clip.accident)
     return ListedClip(
         name, str(folder.file(name)), f"generated {wanted.split}", split, clip.label, toa, float(clip.ref)
@@ -146,7 +188,9 @@ class SyntheticCrashDataModule(CrashDataModule):
 
     Args:
         root: Feature folder; filled when a run starts.
-        detector: Folder that the detector's training wrote.
+        detector: "embedded", or the folder that the detector's training wrote.
+        clips: Folder where the drawn clips are kept, 0.5 MB each, so that another detector need not wait for them; null
+            keeps no pictures.
         detected: Training clips that the detector looks at, about a second each.
         simulated: Training clips with imitated errors.
         val: Validation clips.
@@ -154,6 +198,7 @@ class SyntheticCrashDataModule(CrashDataModule):
         test_head_on: Clips of the unseen type.
         exact: Give all clips their exact states: the ceiling. Needs a folder of its own.
         num_boxes: Box slots N.
+        mirror: Train on every clip and on its mirror image, which makes an epoch twice as long.
         workers: Processes that draw and look.
         with_boxes: Whether items have their boxes.
         batch_size: Clips per training batch.
@@ -174,7 +219,8 @@ class SyntheticCrashDataModule(CrashDataModule):
     def __init__(
         self,
         root: str = "runs/crash_features",
-        detector: str = "runs/crash_detector/detector",
+        detector: str = "embedded",
+        clips: str | None = "runs/crash_clips",
         detected: int = 1500,
         simulated: int = 4500,
         val: int = 400,
@@ -182,6 +228,7 @@ class SyntheticCrashDataModule(CrashDataModule):
         test_head_on: int = 450,
         exact: bool = False,
         num_boxes: int = 12,
+        mirror: bool = True,
         workers: int = 2,
         with_boxes: bool = False,
         batch_size: int = 32,
@@ -197,28 +244,38 @@ class SyntheticCrashDataModule(CrashDataModule):
                        "test_head_on": test_head_on}  # fmt: skip
         if min(self.counts.values()) < 0 or detected + simulated < 1:
             raise InputError(f"The numbers of clips are {self.counts}, expected none below 0 and some to train on.")
-        self.detector = detector
+        self.detector = None if exact else detector
+        self.clips = clips
         self.exact = exact
         self.num_boxes = num_boxes
+        self.wrap_train = WithMirrored if mirror else None
         self.workers = workers
 
     def prepare_data(self) -> None:
-        """Draws, perceives and lists the clips that are missing."""
+        """Draws, perceives and lists the clips that are missing; a test alone needs no training clips."""
         wanted = list(self._wanted())
         root = str(self.root)
         folder = fill_features(
-            root, [one for one, _ in wanted], self.detector, num_boxes=self.num_boxes, workers=self.workers
-        )
-        table = [listed(draw_clip(one.split, one.number), one, folder, split) for one, split in wanted]
-        write_clip_table(root, table)
+            root, [one for one, _ in wanted], self.detector, clips=self.clips, num_boxes=self.num_boxes,
+            workers=self.workers,
+        )  # fmt: skip
+        known = listed_clips(root)
+        table = {clip_id(one): known.get(clip_id(one)) or listed(one, folder, split) for one, split in wanted}
+        # Rows of other runs stay: drawing a clip again only to list it takes a tenth of a second.
+        write_clip_table(root, (known | table).values())
+
+    def _clips(self) -> list[ListedClip]:
+        wanted = {clip_id(one) for one, _ in self._wanted()}
+        return [clip for clip in super()._clips() if clip.id in wanted]
 
     def _wanted(self) -> Iterator[tuple[Wanted, str]]:
-        """Yields every clip and the split it is listed under."""
+        """Yields every clip that this run needs and the split it is listed under."""
         looked: Kind = "exact" if self.exact else "detected"
-        for number in range(self.counts["detected"]):
-            yield Wanted(looked, "train", number), "train"
-        for number in range(self.counts["simulated"]):
-            yield Wanted("exact" if self.exact else "simulated", "train", SIMULATED_FROM + number), "train"
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            for number in range(self.counts["detected"]):
+                yield Wanted(looked, "train", number), "train"
+            for number in range(self.counts["simulated"]):
+                yield Wanted("exact" if self.exact else "simulated", "train", SIMULATED_FROM + number), "train"
         for split in ("val", "test", "test_head_on"):
             for number in range(self.counts[split]):
                 yield Wanted(looked, split, number), split.removesuffix("_head_on")

@@ -14,7 +14,7 @@ from mmattn.video.crash.synthetic import draw_clip
 from mmattn.video.crash.synthetic_render import render
 from mmattn.video.crash.synthetic_view import Seen
 
-__all__ = ["ClipFile", "clip_path", "read_clip", "write_clips"]
+__all__ = ["ClipFile", "clip_path", "read_clip", "write_clip", "write_clips"]
 
 
 @dataclass(frozen=True)

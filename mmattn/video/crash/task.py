@@ -220,11 +220,11 @@ class CrashTask(BaseTask):
         """Returns what a checkpoint folder of this model holds.
 
         Args:
-            detector: The data's detector, used where the task names none; it may be missing, as exact states are
-                perceived by no detector.
+            detector: The data's detector, used where the task names none; None where no detector perceived, as with
+                exact states.
 
         Raises:
-            CheckpointError: If the detector that the task names is none.
+            CheckpointError: If the detector is none.
         """
         tensors = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         stored = StoredCrash(self.model.config, tensors, self.perception_tensors)
@@ -232,7 +232,7 @@ class CrashTask(BaseTask):
             return stored
         if self.detector is not None:
             return with_detector(stored, self.detector)
-        return with_detector(stored, detector) if detector is not None and Path(detector).is_dir() else stored
+        return stored if detector is None else with_detector(stored, detector)
 
 
 def risk_of(output: CrashOutput) -> Tensor:

@@ -74,7 +74,7 @@ def test_a_clip_is_drawn_and_looked_at_by_the_detector(tmp_path: Path):
     state = CrashDetector(widths, 8).state_dict()
     save_checkpoint(tmp_path / "detector", state, system="crash", config={"widths": widths, "neck": 8}, card="# Test\n")
     wanted = [Wanted("detected", "val", 2)]
-    folder = fill_features(tmp_path / "features", wanted, tmp_path / "detector", num_boxes=5)
+    folder = fill_features(tmp_path / "features", wanted, tmp_path / "detector", clips=tmp_path / "drawn", num_boxes=5)
     clip = folder.load(clip_id(wanted[0]), with_boxes=True)
     assert clip.features.shape == (50, 6, FEATURES)
     assert clip.boxes is not None
