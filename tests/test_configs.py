@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 
-from mmattn.core.checkpoint import load_checkpoint
 from mmattn.core.configs import find_config, list_configs
 from mmattn.core.lightning_cli import CommandLine, build, cli_main
 from mmattn.video.crash.box_features import FEATURES
@@ -350,7 +349,7 @@ def test_crash_baselines_are_tested_on_the_same_clips(
     assert (workplace / "runs/crash_embedded_baselines/version_0/test/growth/metrics.json").is_file()
 
 
-def test_crash_detector_is_trained_one_step_and_then_one_more(workplace: Path) -> None:
+def test_crash_detector_is_trained_one_step(workplace: Path) -> None:
     short = ["--data.init_args.clips", "1", "--data.init_args.per_clip", "2", "--data.init_args.batch_size", "2"]
     few = [
         *short,
@@ -365,8 +364,4 @@ def test_crash_detector_is_trained_one_step_and_then_one_more(workplace: Path) -
     ]
     cli = build(["fit", "--config", "crash/embedded_detector", *few, "--trainer.limit_val_batches", "0", *QUIET])
     assert cli.trainer.global_step == 1
-    first, _ = load_checkpoint(workplace / "runs/crash_detector/detector", "crash")
-    build(["fit", "--config", "crash/embedded_detector_motion", *few, "--trainer.limit_val_batches", "0", *QUIET])
-    second, _ = load_checkpoint(workplace / "runs/crash_detector_motion/detector", "crash")
-    # One step at a tenth of the rate: the second stage went on from the first.
-    assert 0 < max(float((second[name] - first[name]).abs().max()) for name in first if "weight" in name) < 0.01
+    assert (workplace / "runs/crash_detector/detector/model.safetensors").is_file()

@@ -2,9 +2,7 @@
 
     loss = focal(heat) + L1(values, weighted at centres) + CE(brake lamps) + L1(speed of the camera)
 
-The focal loss is the penalty-reduced one of arXiv 1904.07850, per centre. With ``beta`` above 0 the L1 of bearing,
-heading and velocity is rounded off below it. Nearly all road users drive along the road, so these values are zero for
-most of them, and L1, which is content with a median, then gets zero for those that cross it as well.
+The focal loss is the penalty-reduced one of arXiv 1904.07850, per centre.
 """
 
 from __future__ import annotations
@@ -21,14 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.task import BaseTask, check_state
-from mmattn.video.crash.checkpoints import load_detector
+from mmattn.core.task import BaseTask
 from mmattn.video.crash.detector import STRIDE, VALUES, CrashDetector, DetectorOutput, decode_boxes
 
 __all__ = ["CrashDetectorTask", "detector_losses", "focal_loss", "match"]
 
 _LAMP = VALUES.index("lamp")
-_MOSTLY_ZERO = torch.tensor([name in ("shift", "sin", "cos", "vx", "vz") for name in VALUES])[:, None, None]
 
 
 class CrashDetectorTask(BaseTask):
@@ -40,8 +36,6 @@ class CrashDetectorTask(BaseTask):
         lr: Peak learning rate of AdamW.
         weight_decay: Decay of all weights.
         threshold: Smallest score that counts in validation.
-        beta: Error below which the loss of bearing, heading and velocity is quadratic; 0 is plain L1.
-        initial_checkpoint: Folder of a detector of this size to start from, or "embedded".
     """
 
     detector: CrashDetector
@@ -53,27 +47,14 @@ class CrashDetectorTask(BaseTask):
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
         threshold: float = 0.3,
-        beta: float = 0.5,
-        initial_checkpoint: str | None = None,
     ) -> None:
         self.widths = widths or [16, 32, 64, 96, 128]
         self.neck, self.lr, self.weight_decay, self.threshold = neck, lr, weight_decay, threshold
-        self.beta, self.initial_checkpoint = beta, initial_checkpoint
         super().__init__()
 
     def configure_models(self) -> None:
-        """Builds the detector.
-
-        Raises:
-            CheckpointError: If the checkpoint to start from is no detector of this size.
-        """
-        detector = CrashDetector(self.widths, self.neck)
-        if self.initial_checkpoint is not None:
-            tensors, _ = load_detector(self.initial_checkpoint)
-            own = detector.state_dict()
-            check_state(tensors, own, optional={})
-            detector.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
-        self.detector = detector.to(memory_format=torch.channels_last)
+        """Builds the detector."""
+        self.detector = CrashDetector(self.widths, self.neck).to(memory_format=torch.channels_last)
 
     def configure_metrics(self) -> None:
         """Starts the counts of the validation."""
@@ -89,7 +70,7 @@ class CrashDetectorTask(BaseTask):
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Returns the loss of a batch of frames."""
         output = self.detector(batch["picture"].to(memory_format=torch.channels_last))
-        losses = detector_losses(output, batch, self.beta)
+        losses = detector_losses(output, batch)
         total: Tensor = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value for name, value in losses.items()}, batch_size=len(batch["picture"]))
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch["picture"]))
@@ -98,7 +79,7 @@ class CrashDetectorTask(BaseTask):
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Counts hits and errors of a batch of frames."""
         output = self.detector(batch["picture"].to(memory_format=torch.channels_last))
-        losses = detector_losses(output, batch, self.beta)
+        losses = detector_losses(output, batch)
         self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=len(batch["picture"]))
         self.counts.add(output, batch, self.threshold)
 
@@ -134,18 +115,10 @@ def focal_loss(heat: Tensor, target: Tensor) -> Tensor:
     return torch.where(centre, hit, miss).sum() / centre.sum().clamp_min(1)
 
 
-def detector_losses(output: DetectorOutput, batch: dict[str, Tensor], beta: float = 0.5) -> dict[str, Tensor]:
-    """Returns the parts of the loss of a batch of targets, each a scalar.
-
-    Args:
-        output: Of B pictures.
-        batch: Items of the detector's data, collated.
-        beta: See :class:`CrashDetectorTask`.
-    """
+def detector_losses(output: DetectorOutput, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the parts of the loss of a batch of targets, each a scalar."""
     weight, centres = batch["weight"], (batch["heat"] >= 1.0).sum().clamp_min(1)
-    difference = (output.values - batch["values"]).abs()
-    rounded = F.smooth_l1_loss(output.values, batch["values"], reduction="none", beta=beta)
-    difference = torch.where(_MOSTLY_ZERO.to(difference.device), rounded, difference) * weight
+    difference = (output.values - batch["values"]).abs() * weight
     entropy = F.binary_cross_entropy_with_logits(
         output.values[:, _LAMP], batch["values"][:, _LAMP], weight[:, _LAMP], reduction="sum"
     )

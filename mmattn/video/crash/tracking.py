@@ -39,7 +39,7 @@ class Detections:
         score: Confidence in [0, 1], (n,).
         kind: Index into KIND_NAMES, (n,).
         place: Right and forward of the camera, metres, (n, 2).
-        heading: Sine and cosine of the yaw relative to the camera, shorter than 1 where it is uncertain, (n, 2).
+        heading: Sine and cosine of the yaw relative to the camera, (n, 2).
         lamp: Probability that brake lamps are lit, (n,).
         velocity: Relative to the camera, right and forward, m/s, (n, 2).
         clipped: Whether the box touches the left, right and lower border, (n, 3).

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.errors import InputError
 from mmattn.video.crash.detector import (
     STRIDE,
     VALUES,
@@ -91,29 +91,6 @@ def test_losses_of_perfect_maps_are_nearly_zero(clip):
     losses = detector_losses(as_output(target), batch)
     assert set(losses) == {"heat", "box", "distance", "heading", "velocity", "lamp", "speed"}
     assert all(value < 1e-3 for name, value in losses.items() if name != "heat")
-
-
-def test_small_errors_of_headings_cost_their_square_and_large_ones_their_size(clip):
-    batch = {name: value[None] for name, value in targets(clip.seen, 10, motion=True).items()}
-    perfect = as_output(targets(clip.seen, 10, motion=True))
-
-    def cost(error: float, beta: float) -> float:
-        values = perfect.values.clone()
-        values[:, VALUES.index("sin")] += error
-        return float(detector_losses(perfect._replace(values=values), batch, beta)["heading"])
-
-    assert cost(0.2, beta=0.5) == pytest.approx(cost(0.2, beta=0.0) * 0.2, rel=1e-4)  # e^2 / (2 beta) against e
-    assert cost(2.0, beta=0.5) == pytest.approx(cost(2.0, beta=0.0) * 1.75 / 2, rel=1e-4)  # e - beta / 2 against e
-
-
-def test_a_second_stage_starts_from_the_first_and_refuses_another_size(tmp_path: Path):
-    torch.manual_seed(0)
-    state = CrashDetector(TINY, 8).state_dict()
-    save_checkpoint(tmp_path / "first", state, system="crash", config={"widths": TINY, "neck": 8}, card="# Test\n")
-    task = CrashDetectorTask(TINY, 8, initial_checkpoint=str(tmp_path / "first"))
-    assert all(torch.equal(value, state[name]) for name, value in task.detector.state_dict().items())
-    with pytest.raises(CheckpointError):
-        CrashDetectorTask([4, 6, 8, 8, 10], 8, initial_checkpoint=str(tmp_path / "first"))
 
 
 def test_suppress_keeps_the_better_of_two_that_overlap():
