@@ -42,6 +42,7 @@ class DetectorNoise:
         bearing: Of right / forward.
         heading: Radians.
         turned: Share of road users whose heading is read the wrong way round throughout, and of single readings.
+        aside_unseen: Whether it cannot be seen to which side somebody faces or moves: readings of both are zero.
         velocity: To the right, m/s.
         velocity_ahead: Forward, m/s: it can hardly be seen in two pictures.
         lamp: Share of lamps that are read wrongly.
@@ -63,6 +64,7 @@ class DetectorNoise:
     bearing: float = 0.0
     heading: float = 0.0
     turned: float = 0.0
+    aside_unseen: bool = False
     velocity: float = 0.0
     velocity_ahead: float = 0.0
     lamp: float = 0.0
@@ -75,24 +77,25 @@ class DetectorNoise:
 EXACT = DetectorNoise()
 """The ceiling: what the risk model could do if the detector never erred."""
 FITTED = DetectorNoise(
-    miss=0.03,
-    miss_small=1.1,
-    small=4.2,
-    miss_hidden=1.3,
-    edge=0.8,
-    edge_share=0.04,
-    distance_bias=0.08,
-    distance=0.07,
-    bearing=0.01,
-    heading=0.12,
-    turned=0.1,
-    velocity=1.6,
-    velocity_ahead=5.5,
-    lamp=0.1,
-    kind=0.03,
-    false=0.55,
+    miss=0.015,
+    miss_small=1.2,
+    small=3.1,
+    miss_hidden=1.1,
+    edge=0.6,
+    edge_share=0.03,
+    distance_bias=0.065,
+    distance=0.055,
+    bearing=0.009,
+    heading=0.06,
+    turned=0.035,
+    aside_unseen=True,
+    velocity=0.1,
+    velocity_ahead=3.0,
+    lamp=0.02,
+    kind=0.016,
+    false=0.5,
     speed=1.9,
-    speed_bias=2.6,
+    speed_bias=1.5,
 )
 
 
@@ -163,7 +166,8 @@ def spoil(seen: Seen, rows: slice, noise: DetectorNoise, rng: Rng, fate: Fate) -
     yaw = seen.heading[rows][keep] + fate.turned[agent] + noise.heading * rng.normal(size=count)
     yaw = yaw + np.where(rng.random(count) < noise.turned, np.pi, 0.0)
     spread = np.array([noise.velocity, noise.velocity_ahead])
-    velocity = seen.velocity[rows][keep] + spread * rng.normal(size=(count, 2))
+    sees = np.array([0.0 if noise.aside_unseen else 1.0, 1.0])
+    velocity = seen.velocity[rows][keep] * sees + spread * rng.normal(size=(count, 2))
     lamp = seen.braking[rows][keep] != (rng.random(count) < noise.lamp)
     kind = np.where(rng.random(count) < noise.kind, rng.integers(len(KIND_NAMES), size=count), seen.kind[rows][keep])
     found = Detections(
@@ -171,7 +175,7 @@ def spoil(seen: Seen, rows: slice, noise: DetectorNoise, rng: Rng, fate: Fate) -
         np.clip(1 - 1.5 / np.maximum(side, 2.0) + 0.1 * rng.normal(size=count) * (noise.edge > 0), 0.3, 0.99),
         kind,
         np.stack([bearing * far, far], 1),
-        np.stack([np.sin(yaw), np.cos(yaw)], 1),
+        np.stack([np.sin(yaw), np.cos(yaw)], 1) * sees,
         np.where(lamp, 0.9, 0.1),
         velocity,
         clipped_sides(box),

@@ -174,10 +174,12 @@ def as_features(frames: list[FramePerception], num_boxes: int) -> ClipFeatures:
     return ClipFeatures(features, np.stack([seen.valid for seen in frames]), np.arange(len(frames)) / FPS, boxes)
 
 
-def listed(wanted: Wanted, folder: FeatureFolder, split: str) -> ListedClip:
-    """Returns a generated clip as an entry of the folder's table."""
-    clip, name = draw_clip(wanted.split, wanted.number), clip_id(wanted)
-    toa = None if clip.accident is None else float(clip.accident)
+def listed(wanted: Wanted, folder: FeatureFolder, split: str, clips: str | Path | None = None) -> ListedClip:
+    """Returns a generated clip as an entry of the folder's table; a drawn one tells what a new draft would."""
+    name = clip_id(wanted)
+    path = None if clips is None else clip_path(clips, wanted.split, wanted.number)
+    clip = draw_clip(wanted.split, wanted.number) if path is None or not path.is_file() else read_clip(path)
+    toa = float(clip.toa) if clip.label else None
     return ListedClip(
         name, str(folder.file(name)), f"generated {wanted.split}", split, clip.label, toa, float(clip.ref)
     )
@@ -221,8 +223,8 @@ class SyntheticCrashDataModule(CrashDataModule):
         root: str = "runs/crash_features",
         detector: str = "embedded",
         clips: str | None = "runs/crash_clips",
-        detected: int = 1500,
-        simulated: int = 4500,
+        detected: int = 3000,
+        simulated: int = 0,
         val: int = 400,
         test: int = 600,
         test_head_on: int = 450,
@@ -260,7 +262,9 @@ class SyntheticCrashDataModule(CrashDataModule):
             workers=self.workers,
         )  # fmt: skip
         known = listed_clips(root)
-        table = {clip_id(one): known.get(clip_id(one)) or listed(one, folder, split) for one, split in wanted}
+        table = {
+            clip_id(one): known.get(clip_id(one)) or listed(one, folder, split, self.clips) for one, split in wanted
+        }
         # Rows of other runs stay: drawing a clip again only to list it takes a tenth of a second.
         write_clip_table(root, (known | table).values())
 

@@ -26,6 +26,8 @@ HISTORY = 14
 _CAPACITY = 48
 _MISSED = 0.35
 _ACCEPT = -0.45
+_ASIDE = np.array([2.0, 1.7, 0.95, np.inf])
+"""A box wider than this many heights shows its road user from the side, by class; one on foot looks alike all round."""
 _PRIOR_VELOCITY, _PRIOR_ACCELERATION = 15.0, 3.0
 _NEAREST = 1.0
 
@@ -39,7 +41,7 @@ class Detections:
         score: Confidence in [0, 1], (n,).
         kind: Index into KIND_NAMES, (n,).
         place: Right and forward of the camera, metres, (n, 2).
-        heading: Sine and cosine of the yaw relative to the camera, (n, 2).
+        heading: Sine and cosine of the yaw relative to the camera, shorter than 1 where it is uncertain, (n, 2).
         lamp: Probability that brake lamps are lit, (n,).
         velocity: Relative to the camera, right and forward, m/s, (n, 2).
         clipped: Whether the box touches the left, right and lower border, (n, 3).
@@ -100,7 +102,7 @@ class Tracker:
         velocity_noise: Standard deviations of a detection's own velocity, right and forward, m/s.
     """
 
-    def __init__(self, velocity_noise: tuple[float, float] = (2.5, 12.0)) -> None:
+    def __init__(self, velocity_noise: tuple[float, float] = (5.0, 5.0)) -> None:
         self.velocity_noise = velocity_noise
         self._next = 0
         self._number = np.full(_CAPACITY, -1)
@@ -109,6 +111,7 @@ class Tracker:
         self._place = np.zeros((_CAPACITY, HISTORY, 2))
         self._velocity = np.zeros((_CAPACITY, HISTORY, 2))
         self._heading = np.zeros((_CAPACITY, HISTORY, 2))
+        self._aside = np.zeros((_CAPACITY, HISTORY))
         self._lamp = np.zeros((_CAPACITY, HISTORY))
         self._kind = np.zeros((_CAPACITY, len(KIND_NAMES)))
         self._log_size = np.zeros((_CAPACITY, 2))
@@ -171,22 +174,25 @@ class Tracker:
         self._born[slots] = time
 
     def _append(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], time: float, d: Detections) -> None:
-        for store in (self._time, self._box, self._place, self._velocity, self._heading, self._lamp):
+        for store in (self._time, self._box, self._place, self._velocity, self._heading, self._aside, self._lamp):
             store[slots, :-1] = store[slots, 1:]
         whole = ~d.clipped[rows].any(1)
-        height = np.log(np.maximum(d.box[rows, 3] - d.box[rows, 1], 1.0))
+        size = np.maximum(d.box[rows, 2:] - d.box[rows, :2], 1.0)
+        aside = whole & (size[:, 0] > _ASIDE[d.kind[rows]] * size[:, 1])
+        height = np.log(size[:, 1])
         far = np.log(np.maximum(d.place[rows, 1], _NEAREST))
         self._log_size[slots, 0] += whole * (height + far)
         self._log_size[slots, 1] += whole
         # A road user keeps its size: half of the distance comes from the height of the box, once the size is known.
-        size = self._log_size[slots, 0] / np.maximum(self._log_size[slots, 1], 1)
-        fused = np.where(whole, 0.5 * far + 0.5 * (size - height), far)
+        usual = self._log_size[slots, 0] / np.maximum(self._log_size[slots, 1], 1)
+        fused = np.where(whole, 0.5 * far + 0.5 * (usual - height), far)
         scale = np.exp(fused - far)
         self._time[slots, -1] = time
         self._box[slots, -1] = d.box[rows]
         self._place[slots, -1] = d.place[rows] * scale[:, None]
         self._velocity[slots, -1] = d.velocity[rows]
-        self._heading[slots, -1] = d.heading[rows]
+        self._heading[slots, -1] = np.where(aside[:, None], 0.0, d.heading[rows])
+        self._aside[slots, -1] = aside
         self._lamp[slots, -1] = d.lamp[rows]
         self._kind[slots] *= 0.9
         self._kind[slots, d.kind[rows]] += 1.0
@@ -202,8 +208,10 @@ class Tracker:
         lamp = self._lamp[slots]
         now = lamp[:, -1]
         lamps = np.stack([now, share(lamp, recent, now), share(lamp, earlier, now)], 1)
-        weight = (known & (age > -0.75))[..., None]
-        heading = (self._heading[slots] * weight).sum(1)
+        weight = known & (age > -0.75)
+        heading = (self._heading[slots] * weight[..., None]).sum(1)
+        # Seen from the side, somebody faces where the track goes; boxes do not tell front from rear.
+        heading[:, 0] += np.where(velocity[:, 0] < 0, -1.0, 1.0) * (self._aside[slots] * weight).sum(1)
         heading /= np.maximum(np.linalg.norm(heading, axis=1, keepdims=True), 1e-6)
         return Tracks(
             self._number[slots].copy(),
