@@ -43,20 +43,21 @@ def run_system(system: str, output: Path) -> dict[str, Any]:
     return {"system": system, "items": len(results), "seconds": time.perf_counter() - started, "exit": code}
 
 
-SHOWN = ((".picture.jpg", ".overlay.png"), (".peak.png", ".curve.png"))
-"""Endings of the two outputs of a result that stand above each other: of a picture, of a video."""
+SHOWN = ((".picture.jpg", ".overlay.png", (256, 256)), (".peak.png", ".curve.png", (320, 240)))
+"""Endings of the two outputs of a result that stand above each other, and their size: of a picture, of a video."""
 
 
-def write_strip(target: Path, folder: Path, results: list[dict[str, Any]], *, side: int = 256, count: int = 6) -> None:
+def write_strip(target: Path, folder: Path, results: list[dict[str, Any]], *, count: int = 6) -> None:
     """Writes one picture of the first results, two outputs of each above each other; the README shows it."""
     columns = []
     for record in results:
-        found = [[n for end in pair for n in record["outputs"] if n.endswith(end)] for pair in SHOWN]
-        shown = next((names for names in found if len(names) == 2), None)
-        if shown is None:
-            continue
-        pair = [np.asarray(Image.fromarray(read_image(folder / name)).resize((side, side))) for name in shown]
-        columns.append((f"{Path(record['input']).stem.replace('_', ' ')}  {record['score']:.2f}", np.concatenate(pair)))
+        for *ends, size in SHOWN:
+            names = [name for end in ends for name in record["outputs"] if name.endswith(str(end))]
+            if len(names) != 2:
+                continue
+            pair = [np.asarray(Image.fromarray(read_image(folder / name)).resize(size)) for name in names]
+            title = Path(record["input"]).stem.replace("_", " ")
+            columns.append((f"{title}  {record['score']:.2f}", np.concatenate(pair)))
     if columns:
         titles, pictures = zip(*columns[:count], strict=True)
         Image.fromarray(side_by_side(pictures, titles)).save(target, quality=88)
