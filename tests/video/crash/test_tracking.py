@@ -1,5 +1,7 @@
 """Tracks: identities through gaps, and motion on the ground."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,23 @@ def test_two_that_pass_each_other_keep_their_numbers():
         tracks = tracker.update(t / 10, seen((x, 12.0, 4, 0), (-x, 24.0, -4, 0)))
     assert tracks.number.tolist() == [0, 1]
     np.testing.assert_allclose(tracks.position, [[2.2, 12.0], [-2.2, 24.0]], atol=0.3)
+
+
+@pytest.mark.parametrize("moves", [-4.0, 4.0])
+def test_who_is_seen_from_the_side_faces_where_the_track_goes(moves: float):
+    tracker = Tracker()
+    for t in range(8):
+        far = seen((moves * t / 10, 15.0, 0.0, 0.0))
+        box = far.box + np.array([-20.0, 0, 20, 0])  # more than twice as wide as high
+        tracks = tracker.update(t / 10, replace(far, box=box, heading=np.array([[0.0, 0.4]])))
+    np.testing.assert_allclose(tracks.heading, [[np.sign(moves), 0.0]], atol=1e-9)
+
+
+def test_an_unsure_heading_counts_as_far_as_it_is_sure():
+    tracker = Tracker()
+    for t, heading in enumerate([[0.1, -0.1], [0.0, 1.0], [0.0, 0.9]]):
+        tracks = tracker.update(t / 10, replace(seen((0.0, 20.0, 0.0, 0.0)), heading=np.array([heading])))
+    np.testing.assert_allclose(tracks.heading, [np.array([0.1, 1.8]) / np.hypot(0.1, 1.8)], atol=1e-9)
 
 
 def test_position_velocity_and_acceleration_are_those_of_the_motion():

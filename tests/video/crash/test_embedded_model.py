@@ -1,0 +1,75 @@
+"""The CRASH that ships: small enough, described, and right about its own samples."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmattn
+from mmattn.core.errors import InputError
+from mmattn.media.video import open_video
+from mmattn.video.crash.alerts import AlertRule
+from mmattn.video.crash.config import CrashInferOptions
+from mmattn.video.crash.normal_driving import NormalDriving
+from mmattn.video.crash.predictor import CrashPredictor
+
+ASSETS = Path(mmattn.__file__).parent / "assets" / "crash"
+ACCIDENTS = {"rear_end_collision": 3.2, "crossing_others_collision": 4.1, "pedestrian_collision": 4.2}  # seconds
+
+
+@pytest.fixture(scope="module")
+def predictor() -> CrashPredictor:
+    return CrashPredictor.from_pretrained("embedded", device="cpu")
+
+
+def test_it_is_small_and_its_card_has_its_numbers():
+    assert sum(path.stat().st_size for path in ASSETS.glob("model.safetensors")) < 16 * 2**20
+    card = (ASSETS / "README.md").read_text(encoding="utf-8")
+    assert "simulator is not the road" in card
+    assert re.search(r"CRASH as shipped.*0\.925.*0\.670", card)
+
+
+@pytest.mark.parametrize("name", list(ACCIDENTS))
+def test_accidents_among_its_samples_are_seen_before_they_happen(predictor: CrashPredictor, name: str):
+    result = predictor.predict(ASSETS / "samples" / f"{name}.mp4")
+    assert len(result.alerts) >= 1
+    assert 0.2 < ACCIDENTS[name] - result.alerts[0].time < 2.5
+    assert result.risk[:10].max() < 0.5
+
+
+@pytest.mark.parametrize("name", ["cut_in_near", "quiet_traffic"])
+def test_clips_without_an_accident_raise_no_alert(predictor: CrashPredictor, name: str):
+    result = predictor.predict(ASSETS / "samples" / f"{name}.mp4")
+    assert list(result.alerts) == []
+    assert result.score < 0.6
+
+
+def test_a_stream_of_frames_gives_the_risks_of_the_file(predictor: CrashPredictor):
+    path = ASSETS / "samples" / "quiet_traffic.mp4"
+    whole = predictor.predict(path)
+    with open_video(path) as reader:
+        frames, times = reader.get_batch(list(range(20))), reader.timestamps[:20]
+    session = predictor.open_session(fps=10)
+    steps = [step for frame, time in zip(frames, times, strict=True) for step in session.feed([frame], [time])]
+    np.testing.assert_allclose([step.risk for step in steps], whole.risk[: len(steps)], atol=1e-5)
+    assert len(steps) == 20
+
+
+def test_its_quiet_footage_says_how_often_it_cries_wolf(predictor: CrashPredictor):
+    quiet = NormalDriving.load(ASSETS)
+    assert quiet is not None
+    assert len(quiet.curves) == 146
+    usual = CrashInferOptions()
+    rules = [AlertRule(threshold, usual.persistence, usual.cooldown) for threshold in (0.9, 0.2)]
+    few, many = (quiet.false_alarms(rule) for rule in rules)
+    assert few.per_hour < many.per_hour
+
+
+def test_boxes_of_another_detector_are_refused(tmp_path: Path):
+    (tmp_path / "boxes.csv").write_text("frame,x1,y1,x2,y2,score\n0,1,1,20,20,0.9\n")
+    options = CrashInferOptions(boxes=str(tmp_path / "boxes.csv"))
+    with pytest.raises(InputError):
+        CrashPredictor.from_pretrained("embedded", device="cpu", options=options).predict(
+            ASSETS / "samples" / "quiet_traffic.mp4"
+        )
