@@ -3,6 +3,7 @@
 import torch
 
 from mmattn.bench import crash as bench
+from mmattn.bench import crash_video
 from mmattn.bench.timer import Options
 
 QUICK = Options(repeats=1, quick=True)
@@ -37,3 +38,9 @@ def test_the_two_forms_share_their_weights():
     model, peer = bench.build(quick=True)
     assert torch.equal(peer.phi_x[0].weight, model.phi_x.weight)
     assert torch.equal(peer.sp_attention.wv.weight, model.object_attention.value.weight)
+
+
+def test_a_video_is_worked_off_at_some_rate():
+    (measure,) = crash_video.run(QUICK).measures
+    assert measure.value > 0
+    assert measure.note.startswith("10 frames of 640 x 360")
