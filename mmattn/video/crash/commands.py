@@ -38,7 +38,7 @@ def infer(request: InferRequest) -> int:
     AlertRule(options.alert_threshold, options.persistence, options.cooldown)
 
     def make_predictor(items: Sequence[InputItem]) -> CrashPredictor:
-        return _load(request)
+        return _load(request, features_only=all(item.path.suffix.lower() == ".npz" for item in items))
 
     def finish(output: Path, records: Sequence[dict[str, Any]]) -> None:
         _write_gallery(output, records, options.alert_threshold)
@@ -219,16 +219,24 @@ def _report(filled: Filled, output: Path) -> int:
     return 1 if filled.errors else 0
 
 
-def _load(request: InferRequest) -> CrashPredictor:
-    return _predictor(request.checkpoint, request.device, request.options, dict(request.overrides))
+def _load(request: InferRequest, *, features_only: bool = False) -> CrashPredictor:
+    overrides = dict(request.overrides)
+    return _predictor(request.checkpoint, request.device, request.options, overrides, features_only=features_only)
 
 
 def _predictor(
-    checkpoint: str, device: str, options: Any = None, overrides: dict[str, Any] | None = None
+    checkpoint: str,
+    device: str,
+    options: Any = None,
+    overrides: dict[str, Any] | None = None,
+    *,
+    features_only: bool = False,
 ) -> CrashPredictor:
     from mmattn.video.crash.predictor import CrashPredictor
 
-    return CrashPredictor.from_pretrained(checkpoint, device=device, options=options, **(overrides or {}))
+    return CrashPredictor.from_pretrained(
+        checkpoint, device=device, options=options, features_only=features_only, **(overrides or {})
+    )
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:

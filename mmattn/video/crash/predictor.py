@@ -95,6 +95,7 @@ class CrashPredictor:
         *,
         device: str = "auto",
         options: CrashInferOptions | None = None,
+        features_only: bool = False,
         **overrides: Any,
     ) -> CrashPredictor:
         """Loads a checkpoint.
@@ -103,6 +104,7 @@ class CrashPredictor:
             source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
             device: "auto", "cpu", "cuda", ...
             options: Choices of this run.
+            features_only: Load no perception, and none of the weights it may need: only ready-made features are scored.
             **overrides: Fields of :class:`CrashConfig` that change scoring, such as ``mc_samples``.
 
         Raises:
@@ -115,7 +117,7 @@ class CrashPredictor:
         AlertRule(options.alert_threshold, options.persistence, options.cooldown)
         stored = load_crash(source)
         where = resolve_device(device)
-        perception = build_perception(stored, where, boxes=options.boxes)
+        perception = None if features_only else build_perception(stored, where, boxes=options.boxes)
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
         model = stored.build(_overridden(stored.config, overrides))
         return cls(model, perception, device=where, options=options, name=name)
