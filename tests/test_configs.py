@@ -316,7 +316,8 @@ def exact_features(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_embedded_crash_experiment_trains_one_step_and_tests_what_it_saved(
     workplace: Path, exact_features: list[str], name: str
 ) -> None:
-    flags = ["--config", name, *FEW_CLIPS, *exact_features, "--data.init_args.batch_size", "4"]
+    batch = ["--data.init_args.batch_size", "8"]  # four clips and their mirror images
+    flags = ["--config", name, *FEW_CLIPS, *exact_features, *batch]
     cli = build(["fit", *flags, "--trainer.max_epochs", "1"])
     assert cli.trainer.global_step == 1
     assert cli.model.model.config.feature_dim == FEATURES
