@@ -1,0 +1,108 @@
+"""What gated linear attention, simple GLA and DeltaNet share: projections, short convolutions, heads and state.
+
+Parameter names are those of flash-linear-attention, so that its checkpoints load. Letters: B batch, T tokens, H heads,
+K key width and V value width of a head.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.attention.short_conv import ShortConv
+from mmattn.kernels.linear.sequences import Mode
+
+__all__ = ["MixerState", "QkvMixer", "initialize"]
+
+
+class MixerState(NamedTuple):
+    """Where a stream stands.
+
+    Attributes:
+        recurrent: the kernel's state ``(B, H, K, V)``, float32 or wider.
+        conv: the last inputs ``(B, channels, kernel)`` of the q, k and v convolutions, newest last; None without them.
+    """
+
+    recurrent: Tensor
+    conv: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+class QkvMixer(nn.Module):
+    """Base of the layers: ``q, k, v = W x``, optionally each through a short convolution, split into heads.
+
+    Args:
+        dim: width of the inputs.
+        num_heads: H.
+        key_dim: H times K.
+        value_dim: H times V.
+        use_short_conv: whether q, k and v pass a causal convolution.
+        conv_size: its kernel.
+        mode: of the kernel for more than one token.
+        chunk_size: of the kernel.
+
+    Raises:
+        ValueError: heads do not divide the widths.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        use_short_conv: bool,
+        conv_size: int = 4,
+        mode: Mode = "auto",
+        chunk_size: int = 64,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or key_dim % num_heads or value_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide keys of width {key_dim} and values of width {value_dim}")
+        self.dim, self.num_heads, self.mode, self.chunk_size = dim, num_heads, mode, chunk_size
+        self.key_dim, self.value_dim = key_dim, value_dim
+        self.q_proj = nn.Linear(dim, key_dim, bias=False)
+        self.k_proj = nn.Linear(dim, key_dim, bias=False)
+        self.v_proj = nn.Linear(dim, value_dim, bias=False)
+        self.use_short_conv = use_short_conv
+        if use_short_conv:
+            self.q_conv1d = ShortConv(key_dim, conv_size)
+            self.k_conv1d = ShortConv(key_dim, conv_size)
+            self.v_conv1d = ShortConv(value_dim, conv_size)
+
+    def _prepare(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the input with padding set to 0, so that no convolution carries it into the text."""
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(f"x must be (B, T, {self.dim}), got {tuple(x.shape)}")
+        return x if mask is None else x * mask[..., None].to(x.dtype)
+
+    def _qkv(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, Tensor, Tensor, MixerState]:
+        """Returns q, k ``(B, H, T, K)``, v ``(B, H, T, V)`` and the state so far with its new convolution caches."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        conv = None
+        if self.use_short_conv:
+            old = (None,) * 3 if state is None or state.conv is None else state.conv
+            (q, q_cache), (k, k_cache), (v, v_cache) = (
+                layer(t, cache)
+                for layer, t, cache in zip((self.q_conv1d, self.k_conv1d, self.v_conv1d), (q, k, v), old, strict=True)
+            )
+            conv = (q_cache, k_cache, v_cache)
+        recurrent = self._zeros(x) if state is None else state.recurrent
+        return self._heads(q), self._heads(k), self._heads(v), MixerState(recurrent, conv)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], self.num_heads, self.key_dim // self.num_heads, self.value_dim // self.num_heads)
+        return x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Returns ``(B, H, T, D)`` of ``(B, T, H D)``."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+def initialize(module: nn.Module) -> None:
+    """Sets every linear layer as flash-linear-attention does: Xavier-uniform with gain ``2^-2.5``, biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight, gain=2**-2.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,212 @@
+"""The delta rule (DeltaNet, arXiv 2406.06484; gated, arXiv 2412.06464): a state that corrects what it stored.
+
+Letters: B batch, H heads, T tokens, K key width, V value width, C tokens of a chunk.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels.linear.delta_chunks import delta_chunks
+from mmattn.kernels.linear.one_token import cast, read, update
+from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+
+__all__ = ["delta_rule", "delta_rule_step", "gated_delta_rule", "gated_delta_rule_step"]
+
+
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    mode: Mode = "auto",
+    chunk_size: int = 64,
+    layout: Layout = "bhtd",
+    cu_seqlens: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns ``o_t = scale q_t S_t`` with ``S_t = S_{t-1} + beta_t k_t^T (v_t - k_t S_{t-1})`` and ``S_T``.
+
+    (arXiv 2406.06484, section 2.2.) The state answers ``k_t`` with ``k_t S_{t-1}``; a step of size beta moves this
+    answer towards ``v_t``. Mode ``chunk`` solves one unit lower triangular system per chunk of C tokens (section 3.2):
+    time ``O(T (C + V) (C + K + V))`` per head, and its backward pass recomputes the states. Mode ``naive`` is the
+    definition and can be differentiated twice.
+
+    Args:
+        q: queries ``(B, H, T, K)``, floating point.
+        k: keys ``(B, H, T, K)``, of unit length, or else the recurrence may diverge.
+        v: values ``(B, H, T, V)``.
+        beta: step sizes ``(B, H, T)``, in (0, 1), or (0, 2) to let the state reflect.
+        scale: multiplies q, default ``1 / sqrt(K)``.
+        initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
+        mode: ``auto`` takes ``chunk`` for more than one token.
+        chunk_size: C; it does not change the result.
+        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
+        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
+        mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is and gives output 0.
+
+    Returns:
+        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider. Both are differentiable
+        with respect to q, k, v, beta and the initial state.
+
+    Raises:
+        ValueError: shapes or options do not fit; the message says what was given and expected.
+
+    Example:
+        >>> one = torch.ones(1, 1, 3, 1)
+        >>> out, state = delta_rule(one, one, 8 * one, torch.full((1, 1, 3), 0.5))
+        >>> out.flatten().tolist(), state.item()
+        ([4.0, 6.0, 7.0], 7.0)
+    """
+    return _run(
+        {"q": q, "k": k, "v": v, "beta": beta},
+        scale=scale,
+        initial_state=initial_state,
+        mode=mode,
+        chunk_size=chunk_size,
+        layout=layout,
+        cu_seqlens=cu_seqlens,
+        mask=mask,
+    )
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    mode: Mode = "auto",
+    chunk_size: int = 64,
+    layout: Layout = "bhtd",
+    cu_seqlens: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the delta rule on a state that decays first: ``exp(g_t) S_{t-1}`` takes the place of ``S_{t-1}``.
+
+    ``S_t = exp(g_t) S_{t-1} + beta_t k_t^T (v_t - k_t exp(g_t) S_{t-1})`` (Gated DeltaNet, arXiv 2412.06464, Eq. 10).
+    Any decay is safe in any mode.
+
+    Args:
+        q: see ``delta_rule``.
+        k: see ``delta_rule``.
+        v: see ``delta_rule``.
+        g: logarithms of the decays ``(B, H, T)``, <= 0.
+        beta: see ``delta_rule``.
+        scale: see ``delta_rule``.
+        initial_state: see ``delta_rule``.
+        mode: see ``delta_rule``.
+        chunk_size: see ``delta_rule``.
+        layout: see ``delta_rule``.
+        cu_seqlens: see ``delta_rule``.
+        mask: see ``delta_rule``.
+
+    Returns:
+        See ``delta_rule``; differentiable with respect to g too.
+
+    Raises:
+        ValueError: shapes or options do not fit, or a gate is positive; the message says what was given and expected.
+
+    Example:
+        >>> one = torch.ones(1, 1, 2, 1)
+        >>> half = torch.full((1, 1, 2), 0.5)
+        >>> out, state = gated_delta_rule(one, one, 8 * one, half.log(), half)
+        >>> out.flatten().tolist(), state.item()
+        ([4.0, 5.0], 5.0)
+    """
+    check_gates(g)
+    return _run(
+        {"q": q, "k": k, "v": v, "beta": beta, "g": g},
+        scale=scale,
+        initial_state=initial_state,
+        mode=mode,
+        chunk_size=chunk_size,
+        layout=layout,
+        cu_seqlens=cu_seqlens,
+        mask=mask,
+    )
+
+
+def delta_rule_step(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the output for one more token and the new state; ``O(K V)`` time, differentiable.
+
+    Args:
+        q: ``(B, H, K)``.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+        beta: ``(B, H)``.
+        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
+        scale: multiplies q, default ``1 / sqrt(K)``.
+
+    Returns:
+        ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    dtype = v.dtype
+    q, k, v, beta = cast(state.dtype, q, k, v, beta)
+    state = update(state, None, k, beta[..., None] * (v - read(k, state, 1.0, v)))
+    return read(q, state, scale, v).to(dtype), state
+
+
+def gated_delta_rule_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the output for one more token and the new state; see ``delta_rule_step``.
+
+    Args:
+        q: ``(B, H, K)``.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+        g: ``(B, H)``, <= 0 (not checked, for speed).
+        beta: ``(B, H)``.
+        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
+        scale: multiplies q, default ``1 / sqrt(K)``.
+    """
+    return delta_rule_step(q, k, v, beta, state * g.to(state.dtype).exp()[..., None, None], scale=scale)
+
+
+def _run(
+    tensors: dict[str, Tensor],
+    *,
+    scale: float | None,
+    initial_state: Tensor | None,
+    mode: Mode,
+    chunk_size: int,
+    layout: Layout,
+    cu_seqlens: Tensor | None,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    check_options(mode, layout, chunk_size=chunk_size)
+    q = tensors["q"]
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
+    return over_sequences(
+        partial(_naive, scale=scale) if naive else partial(delta_chunks, scale=scale, chunk_size=chunk_size),
+        tensors,
+        initial_state=initial_state,
+        layout=layout,
+        cu_seqlens=cu_seqlens,
+        mask=mask,
+    )
+
+
+def _naive(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    q, k, v, beta, *gates = (x.to(state.dtype) for x in tensors)
+    outs = []
+    for t in range(q.shape[2]):
+        for g in gates:
+            state = state * g[:, :, t, None, None].exp()
+        answer = (k[:, :, t, :, None] * state).sum(dim=2)
+        correction = beta[:, :, t, None] * (v[:, :, t] - answer)
+        state = state + k[:, :, t, :, None] * correction[:, :, None, :]
+        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
+    return (torch.stack(outs, dim=2) if outs else v), state

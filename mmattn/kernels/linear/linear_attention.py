@@ -1,0 +1,151 @@
+"""Linear attention (Katharopoulos et al., arXiv 2006.16236): feature maps instead of the softmax, a sum as the state.
+
+Letters: B batch, H heads, T tokens, K key width, D features, V value width, C tokens of a chunk.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels.linear.feature_maps import FEATURE_MAPS
+from mmattn.kernels.linear.one_token import cast, read, update
+from mmattn.kernels.linear.scalar_chunks import scalar_chunks
+from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+
+__all__ = ["linear_attention", "linear_attention_step"]
+
+FeatureMap = str | Callable[[Tensor], Tensor]
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    feature_map: FeatureMap = "identity",
+    normalize: bool = False,
+    eps: float = 1e-10,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    mode: Mode = "auto",
+    chunk_size: int = 64,
+    layout: Layout = "bhtd",
+    cu_seqlens: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns ``o_t = scale phi(q_t) S_t`` with ``S_t = S_{t-1} + phi(k_t)^T v_t`` for all tokens, and ``S_T``.
+
+    Normalised, ``o_t`` is divided by ``scale phi(q_t) . z_t + eps`` with ``z_t = z_{t-1} + phi(k_t)`` (arXiv
+    2006.16236, Eq. 18-20), which needs features whose products are not negative; ``z`` is then the last column of the
+    state. Time ``O(T (C + V) (D + V))`` per head in mode ``chunk``, with a backward pass of its own.
+
+    Args:
+        q: queries ``(B, H, T, K)``, floating point.
+        k: keys ``(B, H, T, K)``.
+        v: values ``(B, H, T, V)``.
+        feature_map: phi, a name in ``FEATURE_MAPS`` or a function ``(..., K) -> (..., D)``.
+        normalize: whether the weights of a token are divided by their sum.
+        eps: added to that sum.
+        scale: multiplies ``phi(q)``, default ``1 / sqrt(D)``.
+        initial_state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``, not changed; ``(N, H, D, .)`` with
+            ``cu_seqlens``. Default zeros.
+        mode: ``auto`` takes ``chunk`` for more than one token; ``naive`` is the definition, token by token.
+        chunk_size: C; it does not change the result.
+        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
+        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
+        mask: bool ``(B, T)``, False at padding, which is left out after the feature map and gives output 0.
+
+    Returns:
+        ``o (B, H, T, V)`` in the dtype of v and the state, float32 or wider, both differentiable.
+
+    Raises:
+        ValueError: shapes or options do not fit; the message says what was given and expected.
+
+    Example:
+        >>> one = torch.ones(1, 1, 2, 1)
+        >>> out, state = linear_attention(one, one, torch.tensor([[[[1.0], [3.0]]]]), normalize=True)
+        >>> out.flatten().tolist(), state.flatten().tolist()
+        ([1.0, 2.0], [4.0, 2.0])
+    """
+    check_options(mode, layout, chunk_size=chunk_size)
+    phi = _map(feature_map)
+    q, k = phi(q), phi(k)
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
+    out, state = over_sequences(
+        partial(_naive if naive else _chunks, scale=scale, chunk_size=chunk_size, eps=eps if normalize else None),
+        {"q": q, "k": k, "v": _with_ones(v) if normalize else v},
+        initial_state=initial_state,
+        layout=layout,
+        cu_seqlens=cu_seqlens,
+        mask=mask,
+    )
+    return out, state
+
+
+def linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    *,
+    feature_map: FeatureMap = "identity",
+    normalize: bool = False,
+    eps: float = 1e-10,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the output for one more token and the new state; ``O(D V)`` time, differentiable.
+
+    Args:
+        q: ``(B, H, K)``.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+        state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``, not changed; its dtype is the one of the arithmetic.
+        feature_map: see ``linear_attention``.
+        normalize: see ``linear_attention``.
+        eps: added to the sum of weights.
+        scale: multiplies ``phi(q)``, default ``1 / sqrt(D)``.
+
+    Returns:
+        ``(B, H, V)`` in the dtype of v and the state.
+    """
+    phi = _map(feature_map)
+    q, k, values = cast(state.dtype, phi(q), phi(k), v)
+    values = _with_ones(values) if normalize else values
+    state = update(state, None, k, values)
+    out = read(q, state, q.shape[-1] ** -0.5 if scale is None else scale, values)
+    return (_normalized(out, eps) if normalize else out).to(v.dtype), state
+
+
+def _map(feature_map: FeatureMap) -> Callable[[Tensor], Tensor]:
+    if not isinstance(feature_map, str):
+        return feature_map
+    if feature_map not in FEATURE_MAPS:
+        raise ValueError(f"feature_map must be a function or one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}")
+    return FEATURE_MAPS[feature_map]
+
+
+def _with_ones(v: Tensor) -> Tensor:
+    """Returns ``(..., V + 1)``: a value that is always 1 sums up the weights."""
+    return torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
+
+
+def _normalized(sums: Tensor, eps: float) -> Tensor:
+    return sums[..., :-1] / (sums[..., -1:] + eps)
+
+
+def _chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int, eps: float | None) -> tuple[Tensor, Tensor]:
+    out, state = scalar_chunks(*tensors, state=state, scale=scale, chunk_size=chunk_size)
+    return (out if eps is None else _normalized(out, eps)), state
+
+
+def _naive(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int, eps: float | None) -> tuple[Tensor, Tensor]:
+    q, k, v = (x.to(state.dtype) for x in tensors)
+    outs = []
+    for t in range(q.shape[2]):
+        state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
+    out = torch.stack(outs, dim=2) if outs else v
+    return (out if eps is None else _normalized(out, eps)), state

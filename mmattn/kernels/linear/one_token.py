@@ -1,0 +1,47 @@
+"""Decoding: what one more token does to a state ``(B, H, K, V)``, in as few passes over the state as can be.
+
+At one token the time is that of reading and writing the state and of calling operations at all, so there are two
+passes to update it, one to read from it, and no operation besides.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["cast", "read", "update"]
+
+
+def cast(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    """Returns the tensors in a dtype; asking first is quicker than a conversion that has nothing to do."""
+    return [x if x.dtype == dtype else x.to(dtype) for x in tensors]
+
+
+def update(state: Tensor, decay: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+    """Returns ``diag(decay) S + k^T v``; differentiable.
+
+    Args:
+        state: S ``(B, H, K, V)``, not changed.
+        decay: ``(B, H, K)`` or ``(B, H, 1)``, None for 1.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+    """
+    if decay is None:
+        return torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2))
+    return (state * decay.unsqueeze(-1)).addcmul_(k.unsqueeze(-1), v.unsqueeze(-2))
+
+
+def read(q: Tensor, state: Tensor, scale: float, like: Tensor) -> Tensor:
+    """Returns ``scale q S``, ``(B, H, V)``; differentiable.
+
+    Args:
+        q: ``(B, H, K)``.
+        state: S ``(B, H, K, V)``.
+        scale: a factor that costs no operation.
+        like: any tensor ``(B, H, V)`` of the same dtype.
+    """
+    B, H, K, V = state.shape
+    heads = B * H
+    # With beta = 0 the first argument is a shape and nothing else.
+    out = torch.baddbmm(
+        like.reshape(heads, 1, V), q.reshape(heads, 1, K), state.reshape(heads, K, V), beta=0, alpha=scale
+    )
+    return out.view(B, H, V)

@@ -1,0 +1,120 @@
+"""The time mixing of RWKV-6 (Eagle and Finch, arXiv 2404.05892): per-channel decay, a bonus for the current token.
+
+Letters: B batch, H heads, T tokens, K key width, V value width, C tokens of a chunk.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mmattn.kernels.linear.gla_chunks import gla_chunks
+from mmattn.kernels.linear.one_token import cast, read, update
+from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+
+__all__ = ["rwkv6", "rwkv6_step"]
+
+
+def rwkv6(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    u: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    mode: Mode = "auto",
+    chunk_size: int = 64,
+    subchunk_size: int = 8,
+    layout: Layout = "bhtd",
+    cu_seqlens: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns ``o_t = scale q_t (S_{t-1} + diag(u) k_t^T v_t)``, ``S_t = diag(exp w_t) S_{t-1} + k_t^T v_t``, and S_T.
+
+    (arXiv 2404.05892, section 4.2, where q is called receptance.) Unlike gated linear attention an output sees the
+    state before the decay of its own token, which counts with the weights u instead. Modes, costs and numerical
+    safety are those of ``gated_linear_attention``.
+
+    Args:
+        q: queries ``(B, H, T, K)``, floating point.
+        k: keys ``(B, H, T, K)``.
+        v: values ``(B, H, T, V)``.
+        w: logarithms of the decays ``(B, H, T, K)``, <= 0: ``-exp(x)`` of what the network computes.
+        u: bonus ``(H, K)`` of the current token.
+        scale: multiplies q, default ``1 / sqrt(K)``; the published layer uses 1.
+        initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
+        mode: ``auto`` takes ``chunk`` for more than one token.
+        chunk_size: C, rounded up to a power of two; it does not change the result.
+        subchunk_size: see ``gated_linear_attention``.
+        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
+        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
+        mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is, without decay, and gives output 0.
+
+    Returns:
+        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider. Both are differentiable
+        with respect to q, k, v, w, u and the initial state.
+
+    Raises:
+        ValueError: shapes or options do not fit, or w is positive; the message says what was given and expected.
+
+    Example:
+        >>> one = torch.ones(1, 1, 3, 1)
+        >>> out, state = rwkv6(one, one, one, torch.log(0.5 * one), torch.full((1, 1), 2.0))
+        >>> out.flatten().round(decimals=4).tolist(), state.shape
+        ([2.0, 3.0, 3.5], torch.Size([1, 1, 1, 1]))
+    """
+    check_options(mode, layout, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    check_gates(w, "w")
+    heads = q.shape[1 if layout == "bhtd" else 2] if q.ndim == 4 else None
+    if u.shape != (heads, q.shape[-1]):
+        raise ValueError(f"u must be (H, K) = {(heads, q.shape[-1])}, got {tuple(u.shape)}")
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
+    chunks = partial(gla_chunks, bonus=u, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    return over_sequences(
+        partial(_naive, u=u, scale=scale) if naive else chunks,
+        {"q": q, "k": k, "v": v, "w": w},
+        initial_state=initial_state,
+        layout=layout,
+        cu_seqlens=cu_seqlens,
+        mask=mask,
+    )
+
+
+def rwkv6_step(
+    q: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the output for one more token and the new state; ``O(K V)`` time, differentiable.
+
+    Args:
+        q: ``(B, H, K)``.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+        w: ``(B, H, K)``, <= 0 (not checked, for speed).
+        u: ``(H, K)``.
+        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
+        scale: multiplies q, default ``1 / sqrt(K)``.
+
+    Returns:
+        ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    dtype = v.dtype
+    q, k, v, w, u = cast(state.dtype, q, k, v, w, u)
+    # The bonus needs no K x V product: q diag(u) k^T is one number per head.
+    bonus = scale * (q * u * k).sum(dim=-1, keepdim=True)
+    out = torch.addcmul(read(q, state, scale, v), bonus, v)
+    return out.to(dtype), update(state, w.exp(), k, v)
+
+
+def _naive(*tensors: Tensor, state: Tensor, u: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    q, k, v, w = (x.to(state.dtype) for x in tensors)
+    u = u.to(state.dtype)
+    outs = []
+    for t in range(q.shape[2]):
+        added = k[:, :, t, :, None] * v[:, :, t, None, :]
+        outs.append(scale * (q[:, :, t, :, None] * (state + u[:, :, None] * added)).sum(dim=2))
+        state = state * w[:, :, t, :, None].exp() + added
+    return (torch.stack(outs, dim=2) if outs else v), state
