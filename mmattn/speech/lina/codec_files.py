@@ -1,0 +1,123 @@
+"""Codecs by name, and checkpoint folders that hold one.
+
+A codec is described by a name and options, plain JSON, as ``LinaConfig.codec`` and ``codec_options`` keep them, and by
+tensors, which in a checkpoint lie under the prefix ``codec.`` - alone or beside those of the token model:
+
+| name | options | tensors |
+| --- | --- | --- |
+| embedded | fields of ``EmbeddedCodecConfig`` | in the checkpoint |
+| wavtokenizer | fields of ``WavTokenizerConfig``, or ``checkpoint``: a released file | there or in that file |
+| encodec | arguments of ``load_encodec`` | from transformers |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mmattn.core.checkpoint import check_keys, load_checkpoint, save_checkpoint
+from mmattn.core.errors import CheckpointError, WeightsUnavailableError
+from mmattn.core.resolver import resolve
+from mmattn.speech.lina.checkpoints import PREFIX
+from mmattn.speech.lina.codec import Codec
+from mmattn.speech.lina.codec_convert import read_wavtokenizer
+from mmattn.speech.lina.codec_embedded import EmbeddedCodec, EmbeddedCodecConfig
+from mmattn.speech.lina.codec_encodec import load_encodec
+from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer, WavTokenizerConfig
+
+__all__ = ["build_codec", "describe_codec", "load_codec", "save_codec"]
+
+BuiltCodec = TypeVar("BuiltCodec", EmbeddedCodec, WavTokenizer)
+
+
+def build_codec(name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codec:
+    """Returns a codec in evaluation mode.
+
+    Args:
+        name: "embedded", "wavtokenizer" or "encodec".
+        options: Of that codec, see the module's text.
+        tensors: Its state without the prefix; empty where it comes from elsewhere.
+
+    Raises:
+        CheckpointError: If the name is unknown, or options and tensors do not fit.
+        WeightsUnavailableError: If the weights are neither here, nor on disk, nor reachable.
+        MissingExtraError: If transformers is needed and not installed.
+    """
+    if name == "encodec":
+        return load_encodec(**options)
+    if name == "wavtokenizer" and not tensors:
+        if "checkpoint" not in options:
+            raise WeightsUnavailableError(
+                "This checkpoint speaks through WavTokenizer, whose weights it does not hold.",
+                "Download a .ckpt of novateur/WavTokenizer-medium-speech-75token and pass it as the codec.",
+            )
+        return read_wavtokenizer(options["checkpoint"])
+    try:
+        if name == "embedded":
+            return _filled(EmbeddedCodec(EmbeddedCodecConfig.from_dict(dict(options))), tensors)
+        if name == "wavtokenizer":
+            return _filled(WavTokenizer(WavTokenizerConfig.from_dict(dict(options))), tensors)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The options of the codec {name!r} do not fit: {error}") from error
+    raise CheckpointError(f"There is no codec {name!r}.", "Expected embedded, wavtokenizer or encodec.")
+
+
+def describe_codec(codec: EmbeddedCodec | WavTokenizer) -> tuple[str, dict[str, Any]]:
+    """Returns name and options of a codec whose tensors a checkpoint can hold."""
+    return "embedded" if isinstance(codec, EmbeddedCodec) else "wavtokenizer", codec.config.to_dict()
+
+
+def load_codec(source: str | Path) -> Codec:
+    """Returns the codec of a checkpoint folder, with or without a token model beside it.
+
+    Args:
+        source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
+
+    Raises:
+        CheckpointError: If there is none in it.
+        WeightsUnavailableError: If it is neither on disk nor reachable.
+    """
+    tensors, config = load_checkpoint(resolve("lina", source), "lina")
+    if "codec" not in config:
+        raise CheckpointError(f"'{source}' names no codec.", "Pass a folder that a codec's training wrote.")
+    own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    return build_codec(config["codec"], config.get("codec_options", {}), own)
+
+
+def save_codec(
+    folder: str | Path, codec: EmbeddedCodec | WavTokenizer, *, card: str, dtype: torch.dtype | None = None
+) -> Path:
+    """Writes a codec alone as a checkpoint folder and returns its path.
+
+    Args:
+        folder: Where to.
+        codec: What to write.
+        card: The model card, Markdown.
+        dtype: Floating type of all tensors; None leaves them as they are.
+
+    Raises:
+        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+    """
+    name, options = describe_codec(codec)
+    tensors = {PREFIX + key: tensor.to(dtype or tensor.dtype) for key, tensor in codec.state_dict().items()}
+    return save_checkpoint(folder, tensors, system="lina", config={"codec": name, "codec_options": options}, card=card)
+
+
+def _filled(codec: BuiltCodec, tensors: Mapping[str, Tensor]) -> BuiltCodec:
+    """Loads tensors into a codec and returns it in evaluation mode."""
+    expected = codec.state_dict()
+    check_keys(
+        sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys()), what="The stored codec"
+    )
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"The stored codec does not fit its options: {name} is {tuple(tensors[name].shape)}, expected "
+                f"{tuple(tensor.shape)}."
+            )
+    codec.load_state_dict(dict(tensors))
+    return codec.eval()

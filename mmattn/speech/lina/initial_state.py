@@ -1,0 +1,170 @@
+"""A voice as the decoder's starting point: learned initial states of all recurrent blocks, weights untouched.
+
+Source: initial-state tuning, arXiv 2410.23320 and theodorblackbird/lina-speech. Of each of the 2 L blocks the state
+
+    S_0 = scale sum_r k_r v_r,     k (1, r, H, K, 1) ~ N(0, 1),   v (1, r, H, 1, V) ~ 0.02 N(0, 1),
+
+is learned, or at full rank S_0 itself; the alignment network's starts at zero. Letting its state, and what the mixers
+keep besides (convolution caches), be learned too is ours and experimental.
+
+Shapes: B streams, r rank, H heads, K and V widths of a head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.core.errors import CheckpointError, InputError
+from mmattn.speech.lina.blocks import MixerState
+from mmattn.speech.lina.decoder import DecoderState
+
+__all__ = ["SCALE", "InitialState", "blend"]
+
+SCALE = 0.02
+"""Published factor of the states."""
+
+_NAME = re.compile(r"(layer\d+|alignment)(|_k|_v|_extra\d+)")
+
+
+class InitialState(nn.Module):
+    """Learnable tensors by the names of the published files: ``layer3_k``, ``layer3_v``, or ``layer3`` at full rank.
+
+    Args:
+        tensors: By name; ``alignment`` in the place of ``layer3`` is the cross-attention's network, and
+            ``layer3_extra0`` the first of what a mixer keeps besides its matrix.
+        scale: Factor of the products.
+
+    Raises:
+        CheckpointError: If a name is unknown or half of a product is missing.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, scale: float = SCALE) -> None:
+        super().__init__()
+        self.scale = scale
+        unknown = sorted(name for name in tensors if not _NAME.fullmatch(name))
+        if unknown:
+            raise CheckpointError(f"A voice has no tensor {unknown[0]!r}; this is none, or of a newer version.")
+        for name in tensors:
+            other = name[:-2] + {"_k": "_v", "_v": "_k"}.get(name[-2:], name[-2:])
+            if other not in tensors:
+                raise CheckpointError(f"The voice has {name} but no {other}; its file is damaged.")
+        self.tensors = nn.ParameterDict({name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()})
+
+    @classmethod
+    def draw(
+        cls,
+        like: DecoderState,
+        *,
+        rank: int | None = 1,
+        scale: float = SCALE,
+        with_alignment: bool = False,
+        with_extras: bool = False,
+        seed: int = 123,
+    ) -> InitialState:
+        """Returns a random start of the tuning.
+
+        Args:
+            like: State of one stream, for the shapes.
+            rank: Products r of each state; None learns whole states, from zero.
+            scale: Factor of the products.
+            with_alignment: Learn the alignment network's state too.
+            with_extras: Learn what the mixers keep besides their matrices too, from zero.
+            seed: Of the random numbers.
+        """
+        if rank is not None and rank < 1:
+            raise InputError(f"rank is {rank}, expected at least 1.")
+        generator = torch.Generator().manual_seed(seed)
+        tensors: dict[str, Tensor] = {}
+        for name, state in _named(like, with_alignment):
+            heads, keys, values = state[0].shape[1:]
+            if rank is None:
+                tensors[name] = torch.zeros(1, heads, keys, values)
+            else:
+                tensors[f"{name}_k"] = torch.randn(1, rank, heads, keys, 1, generator=generator)
+                tensors[f"{name}_v"] = 0.02 * torch.randn(1, rank, heads, 1, values, generator=generator)
+            if with_extras:
+                tensors |= {f"{name}_extra{i}": torch.zeros(1, *t.shape[1:]) for i, t in enumerate(state[1:])}
+        return cls(tensors, scale=scale).to(like.position.device)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the voice is made of."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def matrix(self, name: str) -> Tensor | None:
+        """Returns S_0 (1, H, K, V) of a block, or None where none is learned.
+
+        Args:
+            name: ``layer0`` to ``layer{2 L - 1}``, or ``alignment``.
+        """
+        if name in self.tensors:
+            return self.tensors[name]
+        if f"{name}_k" not in self.tensors:
+            return None
+        product: Tensor = (self.tensors[f"{name}_k"] @ self.tensors[f"{name}_v"]).sum(dim=1)
+        return self.scale * product
+
+    def forward(self, fresh: DecoderState) -> DecoderState:
+        """Returns the state to start B streams from; gradients flow to the learned tensors.
+
+        Args:
+            fresh: The model's own start of B streams.
+
+        Raises:
+            CheckpointError: If the voice's shapes are not those of the model.
+        """
+        names = [name for name, _ in _named(fresh, with_alignment=True)]
+        strange = sorted({str(name).partition("_")[0] for name in self.tensors} - set(names))
+        if strange:
+            raise CheckpointError(f"The voice has a state of {strange[0]}, the model has {len(fresh.layers)} blocks.")
+        layers = tuple(self._started(f"layer{i}", layer) for i, layer in enumerate(fresh.layers))
+        return DecoderState(layers, self._started("alignment", fresh.alignment), fresh.position)
+
+    def _started(self, name: str, fresh: MixerState) -> MixerState:
+        learned = [self.matrix(name), *(self._extra(name, i) for i in range(len(fresh) - 1))]
+        state = []
+        for tensor, start in zip(fresh, learned, strict=False):
+            if start is not None and start.shape[1:] != tensor.shape[1:]:
+                raise CheckpointError(
+                    f"The voice's state of {name} has shape {tuple(start.shape[1:])}, the model's is "
+                    f"{tuple(tensor.shape[1:])}; it was made for another model."
+                )
+            state.append(tensor if start is None else start.to(tensor.dtype).expand_as(tensor))
+        return tuple(state)
+
+    def _extra(self, name: str, index: int) -> Tensor | None:
+        learned: Tensor | None = self.tensors.get(f"{name}_extra{index}")
+        return learned
+
+
+def blend(voices: Sequence[InitialState], weights: Sequence[float]) -> InitialState:
+    """Returns the weighted sum of voices, at full rank; equal weights that sum to 1 are their average.
+
+    Args:
+        voices: Of the same model, at least one.
+        weights: One of each.
+
+    Raises:
+        InputError: If there is none, the numbers differ, or the voices are of different models.
+    """
+    if not voices or len(voices) != len(weights):
+        raise InputError(f"{len(voices)} voices and {len(weights)} weights were given, expected as many of both.")
+    names = sorted({re.sub("_[kv]$", "", str(name)) for voice in voices for name in voice.tensors})
+    mixed: dict[str, Tensor] = {}
+    for name in names:
+        parts = [voice.tensors[name] if "_extra" in name else voice.matrix(name) for voice in voices]
+        if len({None if part is None else part.shape for part in parts}) > 1:
+            raise InputError(f"The voices differ in {name}, so they are of different models.")
+        mixed[name] = torch.stack(
+            [weight * part.detach() for weight, part in zip(weights, parts, strict=True) if part is not None]
+        ).sum(dim=0)
+    return InitialState(mixed, scale=1.0)
+
+
+def _named(state: DecoderState, with_alignment: bool) -> list[tuple[str, MixerState]]:
+    named = [(f"layer{i}", layer) for i, layer in enumerate(state.layers)]
+    return [*named, ("alignment", state.alignment)] if with_alignment and state.alignment else named

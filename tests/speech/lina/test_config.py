@@ -1,0 +1,48 @@
+"""The config and its errors."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mmattn.speech.lina.config import LinaConfig, LinaInferOptions
+from tests.speech.lina.tiny import tiny_config
+
+
+def test_a_config_survives_json() -> None:
+    config = tiny_config(position="sinusoidal", codec_options={"bandwidth": 6.0})
+    assert LinaConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(ValueError, match="no field width"):
+        LinaConfig.from_dict({"width": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_layers": 0}, "num_layers is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"mixer": "lstm"}, "mixer is 'lstm', expected one of gla, simple_gla, rwkv6"),
+        ({"cross_attention": "both"}, "cross_attention is 'both'"),
+        ({"dim": 20}, r"dim is 20, expected a multiple of 4 \* text_heads = 8"),
+        ({"num_heads": 3}, "cannot be divided among num_heads 3"),
+        ({"position_dim": 6, "expand_v": 0.5}, "makes a width of 3 from 6"),
+        ({"cross_attention": "plain", "cross_heads": 3}, r"cross_heads = 12"),
+    ],
+)
+def test_fields_that_do_not_fit_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**changes)
+
+
+def test_derived_sizes() -> None:
+    config = tiny_config()
+    assert (config.audio_vocab, config.blind_dim) == (15, 8)
+    assert tiny_config(position_dim=None).blind_dim == 16
+
+
+def test_the_defaults_of_a_run_are_the_published_ones() -> None:
+    options = LinaInferOptions()
+    assert (options.temperature, options.top_k, options.top_p, options.guidance) == (1.0, 100, 1.0, 1.0)

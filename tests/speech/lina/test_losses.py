@@ -1,0 +1,57 @@
+"""The loss by hand and what it leaves out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmattn.speech.lina.collate import collate
+from mmattn.speech.lina.losses import lina_loss, targets, top_k_accuracy
+from tests.speech.lina.tiny import utterances
+
+BATCH = collate(utterances((4, 6), (3, 2)))
+LOGITS = torch.randn(2, 8, 2, 15, generator=torch.Generator().manual_seed(0)).double()
+
+
+def test_the_loss_is_the_mean_over_real_targets_that_are_no_starts() -> None:
+    terms = []
+    for item, columns in ((0, 9), (1, 5)):  # frames + codebooks + 1
+        for column in range(1, columns):
+            for codebook in range(2):
+                wanted = int(BATCH.audio[item, column, codebook])
+                if wanted != 1:
+                    terms.append(-LOGITS[item, column - 1, codebook].log_softmax(0)[wanted])
+    assert len(terms) == 2 * (8 + 4) - 2
+    found = lina_loss(LOGITS, BATCH.audio, BATCH.audio_valid)
+    torch.testing.assert_close(found.total, torch.stack(terms).mean())
+
+
+def test_codebooks_are_told_apart() -> None:
+    logits = LOGITS.clone()
+    logits[:, :, 1] = 0.0
+    found = lina_loss(logits, BATCH.audio, BATCH.audio_valid).per_codebook
+    assert found[1].item() == pytest.approx(torch.tensor(15.0).log().item())
+    wanted = targets(BATCH.audio, BATCH.audio_valid)[..., 0]
+    expected = F.cross_entropy(logits[:, :, 0].flatten(0, 1), wanted.flatten(), ignore_index=1)
+    torch.testing.assert_close(found[0], expected)
+
+
+def test_the_padding_has_no_influence() -> None:
+    changed = LOGITS.clone()
+    changed[1, 4:] = 100.0
+    before, after = (lina_loss(x, BATCH.audio, BATCH.audio_valid).total for x in (LOGITS, changed))
+    assert before.item() == after.item()
+
+
+def test_half_precision_logits_are_summed_in_single() -> None:
+    half = LOGITS.bfloat16()
+    found = lina_loss(half, BATCH.audio, BATCH.audio_valid)
+    assert found.total.dtype == torch.float32
+    torch.testing.assert_close(found.total, lina_loss(half.float(), BATCH.audio, BATCH.audio_valid).total)
+
+
+def test_accuracy_counts_tokens_among_the_likeliest() -> None:
+    wanted = targets(BATCH.audio, BATCH.audio_valid)
+    right = F.one_hot(wanted, 15).double()
+    assert top_k_accuracy(right, BATCH.audio, BATCH.audio_valid, k=1).tolist() == [1.0, 1.0]
+    assert top_k_accuracy(-right, BATCH.audio, BATCH.audio_valid, k=14).tolist() == [0.0, 0.0]
+    assert top_k_accuracy(-right, BATCH.audio, BATCH.audio_valid, k=15).tolist() == [1.0, 1.0]
