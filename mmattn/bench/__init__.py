@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "crash_training": "mmattn.bench.crash:training",
     "crash_video": "mmattn.bench.crash_video",
     "dattn": "mmattn.bench.crane:dattn",
+    "linear": "mmattn.bench.linear",
 }
 """Name of a benchmark -> ``module`` (its function ``run``) or ``module:function``: `Options` in, `Report` out."""
 

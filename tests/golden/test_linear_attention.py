@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmattn.bench.peers.linear import gla_recurrence
 from mmattn.kernels import linear
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_tensors
 
@@ -17,7 +18,7 @@ OUTPUT, GRADIENT = Tolerance(atol=1e-5, rtol=1e-4), Tolerance(rtol=1e-3, of_max=
 INPUTS = ("in", "cotangent")
 # Chunks of one token, of a length that divides no text here, of all tokens, and the usual ones.
 CHUNKS = {"chunk_1": 1, "chunk_7": 7, "chunk_48": 48, "chunk_64": 64, "chunk_all": None}
-MODES = ["naive", "step", *CHUNKS, "pieces", "packed"]
+MODES = ["naive", "peer", "step", *CHUNKS, "pieces", "packed"]
 
 Run = Callable[..., tuple[Tensor, Tensor]]
 
@@ -34,14 +35,15 @@ def tensors_of(file: str) -> dict[str, Tensor]:
 
 
 def cases() -> list[object]:
-    """Returns a pytest parameter (file, case, group) for the outputs and for the gradients of every case."""
+    """Returns a pytest parameter (file, case, group, mode) for outputs and gradients of every case in every mode."""
     groups = {
         (path.name, *key.split("/")[:2]) for path in golden_files(FOLDER, "ops_*") for key in tensors_of(path.name)
     }
     return [
-        pytest.param(*group, id="-".join([Path(group[0]).stem, *group[1:]]))
+        pytest.param(*group, mode, id="-".join([Path(group[0]).stem, *group[1:], mode]))
         for group in sorted(groups)
-        if group[2] not in INPUTS
+        for mode in MODES
+        if group[2] not in INPUTS and (mode != "peer" or group[1].startswith("gla"))
     ]
 
 
@@ -89,6 +91,11 @@ class Case:
         state = self.initial_state() if initial else None
         if mode == "naive":
             return self.kernel(*tensors, initial_state=state, mode="naive", layout=self.layout)
+        if mode == "peer":
+            # The slow side of the benchmark computes the same.
+            q, k, v, g = (x.transpose(1, 2) for x in tensors)
+            out, state = gla_recurrence(q, k, v, g, state)
+            return out.transpose(1, 2), state
         if mode == "step":
             return self.run_steps(tensors, state)
         if mode == "pieces":
@@ -105,8 +112,7 @@ class Case:
         return torch.cat([h0, self.inputs["z0"][:, 0, :, :, None]], dim=-1)  # z (B, 1, H, K) is the last column
 
     def run_steps(self, tensors: list[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
-        B, H, K, V = self.tensors["cotangent/ht"].shape
-        state = torch.zeros(B, H, K, V) if state is None else state
+        state = torch.zeros(self.tensors["cotangent/ht"].shape) if state is None else state
         outs = []
         for t in range(tensors[0].shape[self.time]):
             out, state = self.step(*(x.select(self.time, t) if x.ndim > 2 else x for x in tensors), state)
@@ -115,7 +121,7 @@ class Case:
 
     def run_pieces(self, tensors: list[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
         T, outs = tensors[0].shape[self.time], []
-        assert T > 0
+        state = torch.zeros(self.tensors["cotangent/ht"].shape) if state is None else state
         for start, stop in pairwise(sorted([0, min(1, T), T // 3, T // 3, max(0, T - 5), T])):
             part = [x.narrow(self.time, start, stop - start) if x.ndim > 2 else x for x in tensors]
             out, state = self.kernel(*part, initial_state=state, chunk_size=16, layout=self.layout)
@@ -149,8 +155,7 @@ class Case:
             check(actual[name], expected, expected_tolerance(self.file, key), name=key)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("file", "name", "group"), cases())
+@pytest.mark.parametrize(("file", "name", "group", "mode"), cases())
 def test_kernel_equals_upstream(file: str, name: str, group: str, mode: str) -> None:
     case = Case(file, name)
     results = case.named(*case.run(mode))
