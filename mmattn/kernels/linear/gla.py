@@ -34,10 +34,10 @@ def gated_linear_attention(
 
     (arXiv 2312.06635, Eq. 3.) The decay acts before the current token is added, and the output sees the current token.
     Mode ``chunk`` computes it by matrix products inside chunks of C tokens and a short recurrence over chunks (section
-    4.2 of the paper): time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of about 1024 tokens
-    at a time. No factor it forms can overflow, however strong the decay. It has a backward pass of its own, for which
-    it keeps one state per 1024 tokens and recomputes the others; differentiating twice is for mode ``naive``. Mode
-    ``naive`` is the definition, token by token; under autograd it keeps every state, ``O(T K V)``.
+    4.2 of the paper): time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of about 1024
+    tokens at a time. No factor it forms can overflow, however strong the decay. It has a backward pass of its own, for
+    which it keeps one state per 1024 tokens and recomputes the others; differentiating twice is for mode ``naive``.
+    Mode ``naive`` is the definition, token by token; under autograd it keeps every state, ``O(T K V)``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.

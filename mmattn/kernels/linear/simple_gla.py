@@ -32,8 +32,8 @@ def simple_gla(
     """Returns ``o_t = scale q_t S_t`` with ``S_t = exp(g_t) S_{t-1} + k_t^T v_t`` for all tokens, and ``S_T``.
 
     The constant gate ``log(1 - 2^(-5-h))`` of head h makes it RetNet. In mode ``chunk`` the decays inside a chunk are
-    one ``C x C`` matrix per head: time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of about
-    1024 tokens at a time, any decay is safe, and the backward pass recomputes the states. Mode ``naive`` is the
+    one ``C x C`` matrix per head: time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of
+    about 1024 tokens at a time, any decay is safe, and the backward pass recomputes the states. Mode ``naive`` is the
     definition and can be differentiated twice.
 
     Args:
