@@ -92,13 +92,7 @@ class DeltaNet(QkvMixer):
             q, k, v = functional.silu(q), functional.silu(k), functional.silu(v)
         q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         beta = self.b_proj(x).sigmoid().transpose(1, 2) * self.beta_limit
-        if x.shape[1] == 1 and mask is None:
-            out, recurrent = delta_rule_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], beta[:, :, 0], old.recurrent)
-            out = out[:, :, None]
-        else:
-            out, recurrent = delta_rule(
-                q, k, v, beta, initial_state=old.recurrent, mode=self.mode, chunk_size=self.chunk_size, mask=mask
-            )
+        out, recurrent = self._recur(delta_rule, delta_rule_step, (q, k, v, beta), old.recurrent, mask)
         gate = None if self.g_proj is None else self._heads(self.g_proj(x))
         out = self.o_norm(out, gate).transpose(1, 2).flatten(2)
         return self.o_proj(out), MixerState(recurrent, old.conv)

@@ -107,13 +107,9 @@ class GatedLinearAttention(QkvMixer):
             g = g.clamp(min=self.clamp_min)
         if reset_mask is not None:
             g = g.masked_fill(reset_mask[:, None, :, None], _RESET)
-        if x.shape[1] == 1 and mask is None:
-            out, recurrent = gated_linear_attention_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], g[:, :, 0], old.recurrent)
-            out = out[:, :, None]
-        else:
-            out, recurrent = gated_linear_attention(
-                q, k, v, g, initial_state=old.recurrent, mode=self.mode, chunk_size=self.chunk_size, mask=mask
-            )
+        out, recurrent = self._recur(
+            gated_linear_attention, gated_linear_attention_step, (q, k, v, g), old.recurrent, mask
+        )
         gate = self._heads(self.g_proj(x))
         out = self.g_norm_swish_gate(out, gate).transpose(1, 2).flatten(2)
         return self.o_proj(out), MixerState(recurrent, old.conv)

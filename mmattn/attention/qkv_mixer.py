@@ -4,6 +4,7 @@ Parameter names are those of flash-linear-attention, so that its checkpoints loa
 K key width and V value width of a head.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,10 @@ from mmattn.attention.short_conv import ShortConv
 from mmattn.kernels.linear.sequences import Mode
 
 __all__ = ["MixerState", "QkvMixer", "initialize"]
+
+
+Kernel = Callable[..., tuple[Tensor, Tensor]]
+"""A recurrence over tokens, or one step of it: output and new state."""
 
 
 class MixerState(NamedTuple):
@@ -89,6 +94,23 @@ class QkvMixer(nn.Module):
             conv = (q_cache, k_cache, v_cache)
         recurrent = self._zeros(x) if state is None else state.recurrent
         return self._heads(q), self._heads(k), self._heads(v), MixerState(recurrent, conv)
+
+    def _recur(
+        self, kernel: Kernel, step: Kernel, tensors: tuple[Tensor, ...], state: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns output ``(B, H, T, V)`` and new state: one step for a single token, the kernel for more.
+
+        Args:
+            kernel: over ``tensors``, with ``initial_state``, ``mode``, ``chunk_size`` and ``mask``.
+            step: the same for one token.
+            tensors: q, k, v and gates, ``(B, H, T, ...)`` each.
+            state: ``(B, H, K, V)``, not changed.
+            mask: bool ``(B, T)``, or None.
+        """
+        if tensors[0].shape[2] == 1 and mask is None:
+            out, state = step(*(x[:, :, 0] for x in tensors), state)
+            return out[:, :, None], state
+        return kernel(*tensors, initial_state=state, mode=self.mode, chunk_size=self.chunk_size, mask=mask)
 
     def _zeros(self, x: Tensor) -> Tensor:
         shape = (x.shape[0], self.num_heads, self.key_dim // self.num_heads, self.value_dim // self.num_heads)

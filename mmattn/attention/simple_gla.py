@@ -86,12 +86,6 @@ class SimpleGatedLinearAttention(QkvMixer):
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
         g = functional.logsigmoid(self.gk_proj(x)).transpose(1, 2) / self.gate_logit_normalizer
-        if x.shape[1] == 1 and mask is None:
-            out, recurrent = simple_gla_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], g[:, :, 0], old.recurrent)
-            out = out[:, :, None]
-        else:
-            out, recurrent = simple_gla(
-                q, k, v, g, initial_state=old.recurrent, mode=self.mode, chunk_size=self.chunk_size, mask=mask
-            )
+        out, recurrent = self._recur(simple_gla, simple_gla_step, (q, k, v, g), old.recurrent, mask)
         out = self.g_norm_swish_gate(out, self._heads(self.g_proj(x))).transpose(1, 2).flatten(2)
         return self.o_proj(out), MixerState(recurrent, old.conv)

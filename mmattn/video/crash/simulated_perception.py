@@ -1,8 +1,8 @@
 """Perception without pictures: exact states, or exact states spoilt the way the embedded detector spoils them.
 
-Drawing and detecting a clip takes a second, simulating it a few hundredths. The risk model is therefore trained on
-many simulated clips besides those the detector really saw. The constants of :class:`DetectorNoise` were fitted to the
-detector's errors on validation clips.
+Drawing and detecting a clip takes a second, simulating it a tenth. Simulated clips can be trained on besides those the
+detector really saw; the shipped model saw the latter only. The constants of :data:`FITTED` follow the errors of the
+shipped detector on validation clips.
 """
 
 from __future__ import annotations

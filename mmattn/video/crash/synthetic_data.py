@@ -1,7 +1,7 @@
 """Generated clips as data of the risk model: features that the embedded perception saw, or that it would have seen.
 
 A feature folder (see :mod:`.feature_folder`) is filled once and read by every run. Training clips are of two kinds:
-drawn ones that the detector really looked at, and simulated ones, many times cheaper, with its errors imitated.
+drawn ones that the detector really looked at, and simulated ones, cheaper, with its errors imitated (none by default).
 Validation and test clips are always drawn and looked at, unless the ceiling of exact states is asked for. The id of a
 clip says what it is: ``test/cut_in/near/000012``. Features of another detector or of other imitated errors are refused,
 never mixed with these.
