@@ -42,10 +42,10 @@ bench: $(STAMP)  ## repeats the recorded measurements; half an hour on two idle 
 app: $(STAMP)  ## the apps in a browser, on http://127.0.0.1:7860
 	$(BIN)/mmattn app
 
-system-deps:  ## Debian packages of the optional parts (programs, photographs to train on); needs root
+system-deps:  ## Debian packages of the optional parts (programs, photographs and word lists to train on); needs root
 	apt-get update -q
 	apt-get install -y -q --no-install-recommends chromium ffmpeg espeak-ng flite \
-		lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds
+		lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds wamerican wordnet-base
 
 clean:
 	rm -rf $(VENV) demo_output build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ __all__ = ["SPECIAL_TOKENS", "LinaConfig", "LinaInferOptions"]
 Mixer = Literal["gla", "simple_gla", "rwkv6"]
 CrossAttentionName = Literal["blind", "plain", "two_stage"]
 PositionName = Literal["convolutional", "sinusoidal"]
+TokenizerName = Literal["characters", "gruut", "espeak", "bpe"]
 
 SPECIAL_TOKENS = 3
 """Ids before the first codec id: padding 0, start 1, end 2."""
@@ -57,6 +58,9 @@ class LinaConfig:
         tie_embeddings: The logits use the transposed audio embeddings.
         text_mask_probability: How often in training a whole text is replaced by a mask token; above 0 the embedding has
             a row for it, and classifier-free guidance is possible.
+        tokenizer: How text becomes numbers: "characters"; "gruut" or "espeak" for phonemes; "bpe" for a file of the
+            tokenizers library, as published.
+        tokenizer_options: Settings of that by name, plain JSON values.
         codec: Name of the codec whose tokens the model was trained on.
         codec_options: Settings of that codec by name, plain JSON values.
     """
@@ -90,6 +94,8 @@ class LinaConfig:
     tie_embeddings: bool = False
     text_mask_probability: float = 0.0
 
+    tokenizer: TokenizerName = "bpe"
+    tokenizer_options: dict[str, Any] = field(default_factory=dict)
     codec: str = "wavtokenizer"
     codec_options: dict[str, Any] = field(default_factory=dict)
 
@@ -119,6 +125,7 @@ class LinaConfig:
             ("mixer", ("gla", "simple_gla", "rwkv6")),
             ("cross_attention", ("blind", "plain", "two_stage")),
             ("position", ("convolutional", "sinusoidal")),
+            ("tokenizer", ("characters", "gruut", "espeak", "bpe")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}.")
