@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmattn.kernels.backends.resolve import ChunkBackend, resolve_chunks
 from mmattn.kernels.linear.gla_chunks import gla_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
-from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Kernel, Layout, Mode, check_gates, check_options, over_sequences
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step"]
 
@@ -29,6 +30,7 @@ def gated_linear_attention(
     layout: Layout = "bhtd",
     cu_seqlens: Tensor | None = None,
     mask: Tensor | None = None,
+    backend: ChunkBackend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Returns ``o_t = scale q_t S_t`` with ``S_t = diag(exp g_t) S_{t-1} + k_t^T v_t`` for all tokens, and ``S_T``.
 
@@ -37,6 +39,7 @@ def gated_linear_attention(
     4.2 of the paper): time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of about 1024
     tokens at a time. No factor it forms can overflow, however strong the decay. It has a backward pass of its own, for
     which it keeps one state per 1024 tokens and recomputes the others; differentiating twice is for mode ``naive``.
+    On CUDA our Triton kernels do the same for all chunks at once, with one state per chunk while they run.
     Mode ``naive`` is the definition, token by token; under autograd it keeps every state, ``O(T K V)``.
 
     Args:
@@ -47,13 +50,15 @@ def gated_linear_attention(
         scale: multiplies q, default ``1 / sqrt(K)``.
         initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
         mode: ``auto`` takes ``chunk`` for more than one token.
-        chunk_size: C, rounded up to a power of two; it does not change the result.
+        chunk_size: C, rounded up to a power of two, in Triton from 16 to 64; it does not change the result.
         subchunk_size: the smallest part of a chunk whose pairs of tokens are one matrix product; below it, where
             decays are too strong for that, the products are built up from pairs of tokens. It does not change the
-            result either.
+            result either. In Triton it is always 16.
         layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
         cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
         mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is, without decay, and gives output 0.
+        backend: of the chunk form. ``auto`` takes Triton on CUDA where it can, and PyTorch elsewhere
+            (``backends.resolve_chunks`` explains); ``torch`` and ``triton`` are that or an error.
 
     Returns:
         ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider. Both are differentiable
@@ -70,11 +75,22 @@ def gated_linear_attention(
     """
     check_options(mode, layout, chunk_size=chunk_size, subchunk_size=subchunk_size)
     check_gates(g)
+    if mode == "naive" and backend != "auto":
+        raise ValueError(f"backend={backend!r} is a way to compute chunks, got mode='naive'; use mode='chunk'")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
-    chunks = partial(gla_chunks, bonus=None, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    one_token = q.shape[2 if layout == "bhtd" else 1] == 1
+    kernel: Kernel
+    if mode == "naive" or (mode == "auto" and backend == "auto" and one_token):
+        kernel = partial(_naive, scale=scale)
+    elif resolve_chunks([q, k, v, g], backend).name == "triton":
+        # Triton is imported where it is about to be used, and only there.
+        from mmattn.kernels.backends import triton_gla
+
+        kernel = partial(triton_gla.gla_chunks, scale=scale, chunk_size=chunk_size)
+    else:
+        kernel = partial(gla_chunks, bonus=None, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size)
     return over_sequences(
-        partial(_naive, scale=scale) if naive else chunks,
+        kernel,
         {"q": q, "k": k, "v": v, "g": g},
         initial_state=initial_state,
         layout=layout,
