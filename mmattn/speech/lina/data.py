@@ -1,0 +1,273 @@
+"""The Lightning data module of Lina: a dataset's codec tokens and text ids, in batches of like lengths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.errors import InputError
+from mmattn.speech.lina.codec import Codec
+from mmattn.speech.lina.codec_embedded import EmbeddedCodec
+from mmattn.speech.lina.codec_encodec import Encodec
+from mmattn.speech.lina.codec_files import build_codec, describe_codec, load_codec
+from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer
+from mmattn.speech.lina.config import LinaConfig, TokenizerName
+from mmattn.speech.lina.data_batches import Batched, BucketBatches, LinaBatch, LinaDataset, collate_spoken
+from mmattn.speech.lina.layouts import SpeechFile, Split, find_utterances
+from mmattn.speech.lina.text import Tokenizer, build_tokenizer
+from mmattn.speech.lina.token_cache import encode_recordings, encode_texts, text_fingerprint
+
+__all__ = ["LinaBatch", "LinaDataModule"]
+
+logger = logging.getLogger(__name__)
+
+_NAMED_CODECS = ("wavtokenizer", "encodec")
+
+
+class LinaDataModule(BaseDataModule):
+    """Utterances of one dataset for training, validation and test.
+
+    Codes and text ids are computed by the first run and kept in ``cache``.
+
+    Args:
+        root: The dataset's folder or manifest; null when nothing is configured.
+        layout: One of :data:`mmattn.speech.lina.layouts.LAYOUTS`, or auto.
+        codec: A folder that a codec's training wrote, "embedded", ``hf:repo``, or the name wavtokenizer or encodec.
+        codec_options: Of a codec that is named, as in ``LinaConfig``.
+        codebooks: The first ones that are used; null takes all.
+        tokenizer: How text becomes ids: characters, gruut, espeak or bpe.
+        tokenizer_options: Of the tokenizer, as in ``LinaConfig``.
+        cache: Folder of the tokens; null takes ``.tokens`` in ``root``.
+        batch_size: Utterances per training batch, unless ``frames_per_batch`` says otherwise.
+        frames_per_batch: Frames per batch, padding included; null counts utterances.
+        eval_batch_size: Utterances per batch in validation and test; null takes ``batch_size``.
+        buckets: Ranges of length that are batched apart.
+        min_frames: Utterances with fewer are left out.
+        max_frames: Utterances with more are left out; null takes all.
+        num_workers: Loading processes; all is in memory, and none are needed.
+        seed: Seed of the training order.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    configure_hints: ClassVar[Mapping[str, str]] = {
+        "train": "Set data.init_args.root to a folder of recordings and texts.",
+        "val": "Set data.init_args.root; a folder val, or a manifest's field split, says what validates.",
+        "test": "Set data.init_args.root; a folder test, or a manifest's field split, says what tests.",
+        "predict": "Use mmattn infer lina.",
+    }
+
+    def __init__(
+        self,
+        root: str | None = None,
+        layout: str = "auto",
+        codec: str = "embedded",
+        codec_options: dict[str, Any] | None = None,
+        codebooks: int | None = None,
+        tokenizer: TokenizerName = "gruut",
+        tokenizer_options: dict[str, Any] | None = None,
+        cache: str | None = None,
+        batch_size: int = 16,
+        frames_per_batch: int | None = None,
+        eval_batch_size: int | None = None,
+        buckets: int = 10,
+        min_frames: int = 1,
+        max_frames: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
+        if (
+            min(buckets, min_frames) < 1
+            or (frames_per_batch is not None and frames_per_batch < 1)
+            or (max_frames is not None and max_frames < min_frames)
+            or (codebooks is not None and codebooks < 1)
+        ):
+            raise InputError(
+                f"buckets is {buckets}, min_frames {min_frames}, max_frames {max_frames}, frames_per_batch "
+                f"{frames_per_batch}, codebooks {codebooks}; expected at least 1, and max_frames not below min_frames."
+            )
+        self.root, self.layout = root, layout
+        self.codec, self.codec_options, self.first_codebooks = codec, dict(codec_options or {}), codebooks
+        self.tokenizer, self.tokenizer_options = tokenizer, dict(tokenizer_options or {})
+        self.cache = cache
+        self.frames_per_batch, self.buckets = frames_per_batch, buckets
+        self.min_frames, self.max_frames = min_frames, max_frames
+        self._datasets: dict[Split, LinaDataset | None] | None = None
+
+    # A function of a light module: a method would take the trainer and its imports along to every loading process.
+    collate = staticmethod(collate_spoken)
+
+    @cached_property
+    def utterances(self) -> list[SpeechFile]:
+        """All utterances of the dataset, in the order of their names.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+        return [] if self.root is None else find_utterances(self.root, self.layout)
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        """The training speakers in the order of their numbers, which is alphabetical."""
+        return sorted({item.speaker for item in self.utterances if item.split == "train"})
+
+    @cached_property
+    def built_codec(self) -> Codec:
+        """The codec, with all its codebooks.
+
+        Raises:
+            InputError: If it has fewer than ``codebooks``.
+            CheckpointError: If it cannot be read.
+            WeightsUnavailableError: If its weights are not there.
+        """
+        if self.codec in _NAMED_CODECS:
+            codec = build_codec(self.codec, self.codec_options, {})
+        else:
+            codec = load_codec(self.codec)
+        if self.first_codebooks is not None and self.first_codebooks > codec.codebooks:
+            raise InputError(
+                f"codebooks is {self.first_codebooks}, and the codec '{self.codec}' has {codec.codebooks}."
+            )
+        return codec
+
+    @property
+    def codebooks(self) -> int:
+        """Codebooks in use Q."""
+        return self.first_codebooks or self.built_codec.codebooks
+
+    @cached_property
+    def built_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            InputError: As :func:`~mmattn.speech.lina.text.build_tokenizer`.
+            MissingExtraError: If a package is missing.
+        """
+        return build_tokenizer(self.tokenizer, self.tokenizer_options)
+
+    def check_fits(self, config: LinaConfig) -> None:
+        """Checks that a model can be trained on this.
+
+        Raises:
+            InputError: If it has other codebooks, or fewer text ids.
+        """
+        codec = self.built_codec
+        if (config.num_codebooks, config.codebook_size) != (self.codebooks, codec.codebook_size):
+            raise InputError(
+                f"The data have {self.codebooks} codebooks of {codec.codebook_size}, and the model "
+                f"{config.num_codebooks} of {config.codebook_size}.",
+                "Set data.init_args.codebooks, or num_codebooks and codebook_size of the model.",
+            )
+        if config.text_vocab < self.built_tokenizer.vocab_size:
+            raise InputError(
+                f"The tokenizer '{self.tokenizer}' has {self.built_tokenizer.vocab_size} ids, and the model's "
+                f"text_vocab is {config.text_vocab}.",
+                f"Set text_vocab to {self.built_tokenizer.vocab_size}.",
+            )
+
+    def described(self, config: LinaConfig) -> LinaConfig:
+        """Returns the config of a model with the tokenizer and codec that it was trained with.
+
+        A tokenizer's file is named without its folder: it belongs beside the model.
+        """
+        codec = self.built_codec
+        name, options = self.codec, self.codec_options
+        if isinstance(codec, EmbeddedCodec):
+            name, options = describe_codec(codec.first(self.codebooks))
+        elif isinstance(codec, WavTokenizer):
+            name, options = describe_codec(codec)
+        elif isinstance(codec, Encodec):
+            options = {**options, "layers": list(codec.layers[: self.codebooks])}
+        texts = self.tokenizer_options
+        if "file" in texts:
+            texts = {**texts, "file": Path(texts["file"]).name}
+        return replace(
+            config,
+            tokenizer=self.tokenizer,
+            tokenizer_options=texts,
+            codec=name,
+            codec_options=options,
+        )
+
+    def prepare_data(self) -> None:
+        """Fills the cache; Lightning calls it in one process of a machine."""
+        self._split("train")
+
+    def train_dataset(self) -> LinaDataset | None:
+        """Returns the utterances to train on."""
+        return self._split("train")
+
+    def val_dataset(self) -> LinaDataset | None:
+        """Returns the utterances to validate on, None if there are none."""
+        return self._split("val")
+
+    def test_dataset(self) -> LinaDataset | None:
+        """Returns the utterances to test on, None if there are none."""
+        return self._split("test")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Returns the loader of training batches, in another order in every epoch.
+
+        Raises:
+            InputError: If there are no training utterances.
+        """
+        dataset = self._configured("train", self.train_dataset())
+        if not isinstance(dataset, LinaDataset):
+            raise TypeError(f"Got a {type(dataset).__name__}, expected a LinaDataset.")
+        batches = BucketBatches(
+            dataset.frames,
+            batch_size=self.batch_size,
+            frames_per_batch=self.frames_per_batch,
+            buckets=self.buckets,
+            seed=self.seed,
+        )
+        return DataLoader(
+            Batched(dataset),
+            batch_size=None,
+            sampler=batches,
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _split(self, split: Split) -> LinaDataset | None:
+        if self._datasets is None:
+            self._datasets = self._read()
+        return self._datasets[split]
+
+    def _read(self) -> dict[Split, LinaDataset | None]:
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        if self.root is None:
+            return dict.fromkeys(splits)
+        files, folder = self.utterances, Path(self.root)
+        cache = (
+            Path(self.cache) if self.cache is not None else (folder if folder.is_dir() else folder.parent) / ".tokens"
+        )
+        key = text_fingerprint(self.tokenizer, self.tokenizer_options, self.built_tokenizer)
+        texts = encode_texts(files, self.built_tokenizer, key, cache)
+        codes = encode_recordings(files, self.built_codec, cache)
+        kept: dict[Split, list[tuple[SpeechFile, Tensor, Tensor]]] = {split: [] for split in splits}
+        outside = 0
+        for file, text, code in zip(files, texts, codes, strict=True):
+            if text is None or code is None:
+                continue
+            if code.shape[1] < self.min_frames or code.shape[1] > (self.max_frames or code.shape[1]):
+                outside += 1
+                continue
+            kept[file.split].append((file, text, code[: self.codebooks]))
+        if outside:
+            logger.warning("%d of %d utterances are too short or too long and left out.", outside, len(files))
+        return {split: LinaDataset(items, self.speakers) if items else None for split, items in kept.items()}
