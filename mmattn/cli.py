@@ -11,7 +11,9 @@ by these names, ``Name`` being the capitalised system name:
 ``config``
     ``NameConfig`` and ``NameInferOptions``: dataclasses, no torch. Each field whose metadata has a ``help`` text
     becomes a flag of ``mmattn infer``; a field of ``NameConfig`` that is not given on the command line stays as the
-    checkpoint has it. Optionally ``RECIPES``, whose keys are the choices of a field called ``recipe``.
+    checkpoint has it. Where some runs have no input or write no results, the options' property ``optional`` names
+    what this one does without: ``"INPUT"``, ``"--output"``. Optionally ``RECIPES``, whose keys are the choices of a
+    field called ``recipe``.
 ``predictor``
     ``NamePredictor.from_pretrained(source, *, device, options=NameInferOptions(...), **overrides)``.
 ``commands``
@@ -71,6 +73,7 @@ EXTRAS = {
     "lightning": "train", "jsonargparse": "train", "torchmetrics": "train", "matplotlib": "train", "timm": "vision",
     "open_clip": "vision", "cv2": "vision", "scipy": "vision", "av": "video", "decord": "video", "gradio": "apps",
     "onnx": "export", "onnxruntime": "export", "onnxscript": "export",
+    "soundfile": "speech", "gruut": "speech",
 }  # fmt: skip
 """Import name of an optional package -> extra of mmattn that brings it."""
 

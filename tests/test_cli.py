@@ -86,7 +86,7 @@ def test_an_unknown_system_lists_those_that_exist(run: Run, words: tuple[str, ..
     code, out, err = run(*words, "cran", "x", "--output", "o")[:3] if words != ("app",) else run("app", "cran")
     assert (code, out) == (2, "")
     assert "There is no system 'cran'." in err
-    assert "hint: Systems: crane, crash. Did you mean crane?" in err
+    assert "hint: Systems: crane, crash, lina. Did you mean crane?" in err
 
 
 @pytest.mark.parametrize("command", ["infer", "convert", "export", "calibrate"])

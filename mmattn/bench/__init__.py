@@ -16,6 +16,8 @@ BENCHMARKS: dict[str, str] = {
     "crash_training": "mmattn.bench.crash:training",
     "crash_video": "mmattn.bench.crash_video",
     "dattn": "mmattn.bench.crane:dattn",
+    "lina_decode": "mmattn.bench.lina:decode",
+    "lina_speech": "mmattn.bench.lina:speech",
     "linear": "mmattn.bench.linear",
 }
 """Name of a benchmark -> ``module`` (its function ``run``) or ``module:function``: `Options` in, `Report` out."""

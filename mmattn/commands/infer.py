@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmattn.commands.flags import add_flags, given_flags
@@ -24,11 +24,14 @@ def main(argv: Sequence[str]) -> int:
     parser = build_parser(system, options_class, config_class)
     args = parser.parse_intermixed_args(rest)
     live, live_seconds = getattr(args, "live", None), getattr(args, "live_seconds", None)
-    check_inputs(parser, args.inputs, live, live_seconds)
+    options = options_class(**given_flags(args, options_class))
+    check_inputs(parser, args.inputs, live, live_seconds, optional=getattr(options, "optional", ()))
+    if args.output is None and (args.inputs or "--output" not in options.optional):
+        parser.error("the following arguments are required: --output")
     request = InferRequest(
         system=system,
         inputs=args.inputs,
-        output=args.output,
+        output=args.output or Path(),
         checkpoint=args.checkpoint,
         device=args.device,
         batch_size=args.batch_size,
@@ -37,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         limit=args.limit,
         dry_run=args.dry_run,
         overwrite=args.overwrite,
-        options=options_class(**given_flags(args, options_class)),
+        options=options,
         overrides=given_flags(args, config_class),
         live=live,
         live_seconds=live_seconds,
@@ -46,10 +49,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_inputs(
-    parser: argparse.ArgumentParser, inputs: Sequence[str], live: str | None, live_seconds: float | None
+    parser: argparse.ArgumentParser,
+    inputs: Sequence[str],
+    live: str | None,
+    live_seconds: float | None,
+    *,
+    optional: Collection[str] = (),
 ) -> None:
-    """Ends with a message unless there is either an input or a live source."""
-    if live is None and not inputs:
+    """Ends with a message unless there is either an input or a live source, or the options do without."""
+    if live is None and not inputs and "INPUT" not in optional:
         parser.error("the following arguments are required: INPUT")
     if live is not None and inputs:
         raise InputError(f"--live {live} takes no INPUT, and {len(inputs)} were given.", "Leave one of the two out.")
@@ -63,7 +71,9 @@ def build_parser(system: str, options_class: type, config_class: type) -> argpar
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="file, folder, quoted glob, or @list.txt with one of these per line"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    # A system whose options tell what they do without is asked when they are known.
+    required = not hasattr(options_class, "optional")
+    parser.add_argument("--output", type=Path, required=required, metavar="DIR", help="folder for the results")
     add_run_flags(parser)
     if hasattr(part_of(system, "commands"), "live"):
         parser.add_argument(

@@ -17,7 +17,8 @@ PACKAGES = {
     "torch": "", "numpy": "", "pillow": "", "safetensors": "", "huggingface_hub": "",
     "lightning": "train", "jsonargparse": "train", "torchmetrics": "train", "matplotlib": "train",
     "timm": "vision", "open-clip-torch": "vision", "opencv-python-headless": "vision",
-    "decord": "video", "av": "video", "gradio": "apps", "onnx": "export", "onnxruntime": "export",
+    "decord": "video", "av": "video", "soundfile": "speech", "gradio": "apps",
+    "onnx": "export", "onnxruntime": "export",
 }  # fmt: skip
 """Distribution -> extra of mmattn that brings it; empty for the core."""
 

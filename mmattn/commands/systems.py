@@ -14,7 +14,11 @@ from mmattn.core.errors import InputError
 
 __all__ = ["SYSTEMS", "class_of", "command_of", "parser_for", "part_of", "take_system"]
 
-SYSTEMS: dict[str, str] = {"crane": "mmattn.vision.crane", "crash": "mmattn.video.crash"}
+SYSTEMS: dict[str, str] = {
+    "crane": "mmattn.vision.crane",
+    "crash": "mmattn.video.crash",
+    "lina": "mmattn.speech.lina",
+}
 """Package of every system that exists."""
 
 

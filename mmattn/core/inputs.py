@@ -23,21 +23,31 @@ __all__ = ["InputItem", "expand_inputs"]
 
 @dataclass(frozen=True)
 class InputItem:
-    """One file of a run.
+    """One file of a run, or one part of a file for systems that take files apart.
 
     Attributes:
         path: Where it is, absolute.
         root: The folder its name is relative to, absolute.
         name: Name of its results, relative, with ``/``; unique in a run.
+        part: Which part of the file it is, such as the number of a line; empty for the whole file.
+        content: The part itself, already read; None leaves reading to the run.
     """
 
     path: Path
     root: Path
     name: str
+    part: str = ""
+    content: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells the item apart in a run's records: the path, and the part as in ``script.txt:12``."""
+        return f"{self.path}:{self.part}" if self.part else str(self.path)
 
     def with_prefix(self) -> InputItem:
         """Returns the item under the name that also tells its root."""
-        return replace(self, name=f"{root_prefix(self.root)}/{self.path.relative_to(self.root).as_posix()}")
+        prefix = f"{root_prefix(self.root)}/"
+        return self if self.name.startswith(prefix) else replace(self, name=prefix + self.name)
 
 
 def root_prefix(root: Path) -> str:

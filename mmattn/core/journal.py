@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -33,16 +34,26 @@ STORAGE_ERRNOS = frozenset(
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that an input has changed: size in bytes and time of the last change, seconds since 1970."""
+    """What tells that an input has changed.
+
+    Attributes:
+        size: Bytes.
+        mtime: Time of the last change, seconds since 1970; 0 for a part of a file.
+        digest: Of the content of a part, so that a change elsewhere in the file does not touch it; empty for a file.
+    """
 
     size: int
     mtime: float
+    digest: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """Returns the stamp of a file; (-1, 0) when it cannot be looked at, so that reading it reports why."""
+    def of(cls, item: InputItem) -> Stamp:
+        """Returns the stamp of an item; (-1, 0) when its file cannot be looked at, so that reading it reports why."""
+        if item.content is not None:
+            data = item.content.encode(errors="surrogatepass")
+            return cls(len(data), 0.0, hashlib.sha256(data).hexdigest()[:16])
         try:
-            stat = path.stat()
+            stat = item.path.stat()
         except OSError:
             return cls(-1, 0.0)
         return cls(stat.st_size, stat.st_mtime)
@@ -92,14 +103,15 @@ class Journal:
         earlier = {} if overwrite else self.read_run()
         known = {entry["input"]: entry for entry in earlier.get("items", [])}
         plan = Plan(items=keep_names(items, {path: entry["name"] for path, entry in known.items()}))
-        ours = {str(item.path) for item in plan.items}
+        ours = {item.key for item in plan.items}
         done = {} if overwrite else {record["input"]: record for record in read_records(self.folder / RESULTS)}
         for path, entry in known.items():
-            plan.stamps[path], plan.names[path] = Stamp(entry["size"], entry["mtime"]), entry["name"]
+            stamp = Stamp(entry["size"], entry["mtime"], entry["digest"])
+            plan.stamps[path], plan.names[path] = stamp, entry["name"]
             if path in done and path not in ours:
                 plan.kept[path] = done[path]
         for item in plan.items:
-            path, stamp = str(item.path), Stamp.of(item.path)
+            path, stamp = item.key, Stamp.of(item)
             if path in done and plan.stamps.get(path) == stamp and self.has_outputs(done[path]):
                 plan.kept[path] = done[path]
             else:
@@ -120,7 +132,10 @@ class Journal:
         try:
             earlier = json.loads(file.read_text(encoding="utf-8"))
             options = {"system": earlier["system"], **earlier["options"]}
-            entries = [{key: item[key] for key in ("input", "name", "size", "mtime")} for item in earlier["items"]]
+            kept = ("input", "name", "size", "mtime")
+            entries = [
+                {**{key: item[key] for key in kept}, "digest": item.get("digest", "")} for item in earlier["items"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"'{file}' is damaged or not of a run of mmattn.", start_over) from error
         differences = compare(options, {"system": self.run["system"], **self.run["options"]})
@@ -196,7 +211,7 @@ class Journal:
                 paths = [Path(path) for path in save(self.partial, PurePosixPath(item.name).name)]
                 moves = [(path, target / path.relative_to(self.partial)) for path in paths]
                 outputs = [final.relative_to(self.folder).as_posix() for _, final in moves]
-                line = as_line({"input": str(item.path), "outputs": outputs, **numbers()})
+                line = as_line({"input": item.key, "outputs": outputs, **numbers()})
                 for path, final in moves:
                     final.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(final)
@@ -207,7 +222,7 @@ class Journal:
     def add_error(self, item: InputItem, message: str, hint: str) -> None:
         """Records that an item failed."""
         with self.writing():
-            append_line(self.folder / ERRORS, as_line({"input": str(item.path), "error": message, "hint": hint}))
+            append_line(self.folder / ERRORS, as_line({"input": item.key, "error": message, "hint": hint}))
 
     def results(self) -> list[dict[str, Any]]:
         """Returns all records of finished items, earlier runs included."""
@@ -227,7 +242,7 @@ class Journal:
         """Writes ``run.json``."""
         done = {record["input"] for record in self.results()}
         entries = [
-            {"input": path, "name": plan.names[path], "size": stamp.size, "mtime": stamp.mtime, "done": path in done}
+            {"input": path, "name": plan.names[path], **as_entry(stamp), "done": path in done}
             for path, stamp in plan.stamps.items()
         ]
         self.replace_file(RUN, json.dumps({**self.run, "state": state, "items": entries}, indent=1) + "\n")
@@ -260,6 +275,12 @@ class Journal:
         )
 
 
+def as_entry(stamp: Stamp) -> dict[str, Any]:
+    """Returns what ``run.json`` holds of a stamp."""
+    known = {"size": stamp.size, "mtime": stamp.mtime}
+    return {**known, "digest": stamp.digest} if stamp.digest else known
+
+
 def storage_failure(error: BaseException | None) -> OSError | None:
     """Returns the :class:`OSError` behind ``error`` that says the storage itself fails, if there is one."""
     while error is not None:
@@ -274,8 +295,8 @@ def keep_names(items: Sequence[InputItem], earlier: Mapping[str, str]) -> list[I
     owners = {name: path for path, name in earlier.items()}
     named = []
     for item in items:
-        if str(item.path) in earlier:
-            named.append(replace(item, name=earlier[str(item.path)]))
+        if item.key in earlier:
+            named.append(replace(item, name=earlier[item.key]))
         else:
             named.append(item.with_prefix() if item.name in owners else item)
     return named

@@ -19,7 +19,7 @@ class InferRequest:
     Attributes:
         system: Name of the system.
         inputs: INPUT arguments as typed: files, folders, globs, ``@list.txt``.
-        output: Folder for the results.
+        output: Folder for the results; the current one for a run that has none.
         checkpoint: "embedded", a path, or ``hf:owner/name[/file][@revision]``.
         device: "auto", "cpu", "cuda", ...
         batch_size: Items per forward pass.

@@ -26,7 +26,9 @@ from mmattn.core.errors import InputError, WeightsUnavailableError
 
 __all__ = ["HubSource", "embedded_path", "parse_hub", "resolve"]
 
-CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md"]
+CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md", "tokenizer.json", "voices/*.safetensors"]
+"""What a checkpoint folder may hold; the last two are those of models that speak."""
+
 HUB_PATTERN = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
 
 

@@ -59,6 +59,7 @@ def run_batch(
     request: InferRequest,
     *,
     suffixes: Collection[str],
+    items: Sequence[InputItem] | None = None,
     make_predictor: MakePredictor,
     read: Callable[[Path], Any] | None = None,
     finish: Finish | None = None,
@@ -68,9 +69,11 @@ def run_batch(
     Args:
         request: What to do.
         suffixes: Accepted file name endings.
+        items: What to run over, for systems that take the files apart; None takes the files behind the inputs.
         make_predictor: Builds the predictor; gets all items of the run, finished ones included. Called only when
             there is something to do.
-        read: Turns a path into what the predictor takes, called from worker threads; None hands over the path.
+        read: Turns a path into what the predictor takes, called from worker threads; None hands over the path. The
+            content of an item that has been read is handed over as it is.
         finish: Called at the end with the output folder and the records of all finished items, also after an
             interruption; the place to write an overview page.
 
@@ -78,7 +81,9 @@ def run_batch(
         InputError: If an input leads nowhere, or the folder holds results of other options.
         OutputError: If the output folder cannot be written, is full, or another run holds it.
     """
-    items = expand_inputs(request.inputs, suffixes=suffixes, output=request.output)[: request.limit]
+    if items is None:
+        items = expand_inputs(request.inputs, suffixes=suffixes, output=request.output)
+    items = items[: request.limit]
     journal = Journal(request.output, describe_run(request))
     if request.dry_run:
         return show_plan(journal.plan(items, overwrite=request.overwrite))
@@ -107,7 +112,7 @@ def run_batch(
 def show_plan(plan: Plan) -> int:
     """Prints what a run would do."""
     for item in plan.todo:
-        print(f"would process {item.path} -> {item.name}".encode(errors="backslashreplace").decode())
+        print(f"would process {item.key} -> {item.name}".encode(errors="backslashreplace").decode())
     print(f"{len(plan.todo)} to do, {len(plan.items) - len(plan.todo)} done already; nothing was written.")
     return EXIT_FINE
 
@@ -209,9 +214,9 @@ class Run:
             message = f"{type(error).__name__}: {message}"
         self.journal.add_error(item, message, hint)
         self.failed += 1
-        log.debug("item %s failed", item.path, exc_info=error)
+        log.debug("item %s failed", item.key, exc_info=error)
         if self.failed <= SHOWN_ERRORS:
-            where = "" if str(item.path) in message else f"{item.path}: "
+            where = "" if item.key in message else f"{item.key}: "
             tqdm.write(f"failed: {where}{message} {hint}".rstrip(), file=sys.stderr)
         elif self.failed == SHOWN_ERRORS + 1:
             tqdm.write("failed: more items; see errors.jsonl", file=sys.stderr)
@@ -259,7 +264,7 @@ def read_ahead(
 def load(item: InputItem, read: Callable[[Path], Any]) -> Loaded:
     """Reads one item; the error of a bad one is returned, not raised."""
     try:
-        return Loaded(item, read(item.path))
+        return Loaded(item, read(item.path) if item.content is None else item.content)
     except ITEM_ERRORS as error:
         return Loaded(item, error=error)
 

@@ -300,6 +300,7 @@ def _import_soundfile() -> ModuleType:
     try:
         return importlib.import_module("soundfile")
     except (ImportError, OSError) as error:
-        raise ImportError(
-            "Audio needs the package 'soundfile'. Install it with: pip install 'mmattn[speech]'"
+        # By name, so that the command line knows which extra brings it.
+        raise ModuleNotFoundError(
+            "Audio needs the package 'soundfile'. Install it with: pip install 'mmattn[speech]'", name="soundfile"
         ) from error

@@ -15,6 +15,8 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmattn.speech.lina.step_linear import StepLinear
+
 __all__ = ["MixerState", "MixingBlock", "RecurrentBlock", "ResidualBlock", "SwiGLU", "TimeMixer"]
 
 MixerState: TypeAlias = tuple[Tensor, ...]
@@ -34,8 +36,8 @@ class SwiGLU(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = 4 * dim // 3
-        self.p_in = nn.Linear(dim, 2 * hidden)
-        self.p_out = nn.Linear(hidden, dim)
+        self.p_in = StepLinear(dim, 2 * hidden)
+        self.p_out = StepLinear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (..., D) for (..., D)."""

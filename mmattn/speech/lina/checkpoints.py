@@ -1,7 +1,8 @@
 """A Lina checkpoint folder: the language model and, where it ships with one, the codec that turns tokens into sound.
 
 The codec's tensors lie beside the model's under the prefix ``codec.``; its name and settings are in the config. A
-folder without them needs the codec from elsewhere.
+folder without them needs the codec from elsewhere. Voices that ship with the model are ``voices/NAME.safetensors``
+(:mod:`.voices`).
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ class StoredLina:
         config: The config.
         tensors: State of the language model, single precision.
         codec: State of the codec, as stored; empty where the folder has none.
+        folder: Where it was read from; None for one that is made in memory.
     """
 
     config: LinaConfig
     tensors: dict[str, Tensor]
     codec: dict[str, Tensor]
+    folder: Path | None = None
 
     def build(self, config: LinaConfig | None = None) -> LinaModel:
         """Returns the language model with these tensors, in evaluation mode.
@@ -61,14 +64,15 @@ def load_lina(source: str | Path) -> StoredLina:
         CheckpointError: If it is none of Lina, or damaged.
         WeightsUnavailableError: If it is neither on disk nor reachable.
     """
-    tensors, stored = load_checkpoint(resolve("lina", source), "lina")
+    folder = resolve("lina", source)
+    tensors, stored = load_checkpoint(folder, "lina")
     try:
         config = LinaConfig.from_dict(stored)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"The config of '{source}' is none of a language model: {error}") from error
     own = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     codec = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return StoredLina(config, own, codec)
+    return StoredLina(config, own, codec, folder)
 
 
 def save_lina(folder: str | Path, stored: StoredLina, *, card: str, dtype: torch.dtype | None = None) -> Path:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from mmattn.core.errors import InputError
+
 __all__ = ["SPECIAL_TOKENS", "LinaConfig", "LinaInferOptions"]
 
 Mixer = Literal["gla", "simple_gla", "rwkv6"]
@@ -63,6 +65,10 @@ class LinaConfig:
         tokenizer_options: Settings of that by name, plain JSON values.
         codec: Name of the codec whose tokens the model was trained on.
         codec_options: Settings of that codec by name, plain JSON values.
+        speaking: Sampling that suits the model, by the names of :data:`.sampling_choice.PUBLISHED`; what a run says
+            goes first.
+        default_voice: Which of the voices that lie beside the model speaks when none is asked for; None takes the
+            first by name.
     """
 
     dim: int = 1024
@@ -98,6 +104,8 @@ class LinaConfig:
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     codec: str = "wavtokenizer"
     codec_options: dict[str, Any] = field(default_factory=dict)
+    speaking: dict[str, Any] = field(default_factory=dict)
+    default_voice: str | None = None
 
     @property
     def audio_vocab(self) -> int:
@@ -174,27 +182,118 @@ class LinaInferOptions:
     """Choices of one ``mmattn infer lina`` run; none of them changes the model.
 
     Attributes:
-        voice: Voice file whose states speaking starts from.
+        voice: Name of a voice that ships with the model, or a voice file, whose states speaking starts from.
         prompt: Recording that is continued in its voice, audio.
         prompt_text: What is said in it.
-        temperature: Divides the logits; 0 takes the likeliest token.
+        codec: File or folder of the codec, for a checkpoint that does not hold its own.
+        temperature: Divides the logits; 0 takes the likeliest token. None leaves it and the next six to the model.
         top_k: Tokens that may be drawn, the likeliest; 0 allows all.
         top_p: Smallest set of tokens with this probability together; 1 allows all.
         min_p: Least probability of a token, as a part of the likeliest one's; 0 allows all.
         repetition_penalty: Divides the odds of tokens heard lately; 1 is none.
+        sampled_codebooks: Codebooks that are drawn, the first ones; the others take the likeliest token.
         guidance: Weight w of ``l_u + w (l_c - l_u)`` with the logits without and with text; 1 is none.
-        max_seconds: Length at which an utterance is cut.
-        candidates: Utterances made of every text; the best aligned one is kept.
+        max_seconds: Length at which a sentence is cut.
+        candidates: Utterances made of every sentence; the best aligned one is kept.
+        retries: How often a sentence that failed is spoken again with other random numbers; the best one is kept.
+        seconds_per_token: Expected length of a text token; None goes by the tokenizer.
+        duration_ratio: A sentence this many times longer or shorter than expected has failed.
+        max_characters: Longer sentences are cut at commas or between words.
+        carry: What a sentence starts from: "voice" is the voice as it was at first, "state" goes on from the sentence
+            before, in which a long text may drift.
+        sentence_pause: Silence between sentences, seconds.
+        paragraph_pause: The same between paragraphs.
+        part_pause: The same between the parts of a sentence that was too long, after semicolons and at line breaks.
+        even_loudness: Keep the loudness of a sentence near that of those before it.
+        precision: Of the weights that a step reads; the lighter ones make a large model faster and change the speech.
+        sentences_at_once: Sentences that are generated together; with 1 results do not depend on rounding in batches.
+        format: Of the sound files.
+        text: What to say in the place of INPUT.
+        whole: Read every file as one text, into one recording.
+        clone: Recordings of a speaker, each with what is said in it, to learn a voice from.
+        save_voice: Where that voice goes.
+        consent: The speaker's statement that the voice may be used, word for word.
     """
 
-    voice: str | None = field(default=None, metadata={"help": "voice file to speak with"})
+    voice: str | None = field(default=None, metadata={"help": "shipped voice by name, or voice file, to speak with"})
     prompt: str | None = field(default=None, metadata={"help": "recording whose voice is continued"})
     prompt_text: str | None = field(default=None, metadata={"help": "what is said in the recording of --prompt"})
-    temperature: float = field(default=1.0, metadata={"help": "randomness of the speech; 0 is none"})
-    top_k: int = field(default=100, metadata={"help": "how many of the likeliest tokens may be drawn; 0 allows all"})
-    top_p: float = field(default=1.0, metadata={"help": "draw from the likeliest tokens of this total probability"})
-    min_p: float = field(default=0.0, metadata={"help": "drop tokens this much less likely than the likeliest"})
-    repetition_penalty: float = field(default=1.0, metadata={"help": "above 1 avoids tokens heard just before"})
-    guidance: float = field(default=1.0, metadata={"help": "above 1 follows the text more closely, if trained for it"})
-    max_seconds: float = field(default=30.0, metadata={"help": "cut utterances at this length, seconds"})
-    candidates: int = field(default=1, metadata={"help": "utterances to make of each text; the best aligned is kept"})
+    codec: str | None = field(default=None, metadata={"help": "codec, where the checkpoint does not hold it"})
+    temperature: float | None = field(default=None, metadata={"help": "randomness of the speech; 0 is none"})
+    top_k: int | None = field(
+        default=None, metadata={"help": "how many of the likeliest tokens may be drawn; 0 allows all"}
+    )
+    top_p: float | None = field(
+        default=None, metadata={"help": "draw from the likeliest tokens of this total probability"}
+    )
+    min_p: float | None = field(default=None, metadata={"help": "drop tokens this much less likely than the likeliest"})
+    repetition_penalty: float | None = field(default=None, metadata={"help": "above 1 avoids tokens heard just before"})
+    sampled_codebooks: int | None = field(
+        default=None, metadata={"help": "codebooks that are drawn; others take the likeliest"}
+    )
+    guidance: float | None = field(
+        default=None, metadata={"help": "above 1 follows the text more closely, if trained for it"}
+    )
+    max_seconds: float = field(default=30.0, metadata={"help": "cut sentences at this length, seconds"})
+    candidates: int = field(default=1, metadata={"help": "utterances to make of each sentence; the best one is kept"})
+    retries: int = field(default=2, metadata={"help": "how often a sentence that failed is tried again"})
+    seconds_per_token: float | None = field(
+        default=None, metadata={"help": "expected seconds per character or phoneme; by default as usual in English"}
+    )
+    duration_ratio: float = field(
+        default=2.5, metadata={"help": "a sentence this many times longer or shorter than expected has failed"}
+    )
+    max_characters: int = field(default=200, metadata={"help": "cut longer sentences at commas or between words"})
+    carry: Literal["voice", "state"] = field(
+        default="voice", metadata={"help": "start each sentence from the voice, or go on from the one before"}
+    )
+    sentence_pause: float = field(default=0.25, metadata={"help": "silence between sentences, seconds"})
+    paragraph_pause: float = field(default=0.6, metadata={"help": "silence between paragraphs, seconds"})
+    part_pause: float = field(default=0.08, metadata={"help": "silence between parts of a sentence, seconds"})
+    even_loudness: bool = field(default=True, metadata={"help": "keep the loudness even from sentence to sentence"})
+    precision: Literal["float32", "bfloat16", "int8"] = field(
+        default="float32", metadata={"help": "weights of a step; the lighter ones make a large model faster"}
+    )
+    sentences_at_once: int = field(default=8, metadata={"help": "sentences to generate together"})
+    format: Literal["wav", "flac"] = field(default="wav", metadata={"help": "sound files to write"})
+    text: str | None = field(default=None, metadata={"help": "say this instead of INPUT"})
+    whole: bool = field(default=False, metadata={"help": "read every file as one long text, not line by line"})
+    clone: str | None = field(default=None, metadata={"help": "folder of recordings (x.wav beside x.txt) to clone"})
+    save_voice: str | None = field(default=None, metadata={"help": "voice file to write, .safetensors; with --clone"})
+    consent: str | None = field(
+        default=None, metadata={"help": "the cloned speaker's statement of consent, word for word"}
+    )
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Arguments of ``mmattn infer`` that this run can do without."""
+        if self.text is not None:
+            return frozenset({"INPUT"})
+        return frozenset() if self.clone is None else frozenset({"INPUT", "--output"})
+
+    def __post_init__(self) -> None:
+        """Checks what does not depend on the model.
+
+        Raises:
+            InputError: If a field is out of range or half of a prompt is missing; the message names it.
+        """
+        for name, least in (
+            ("candidates", 1), ("sentences_at_once", 1), ("retries", 0), ("sentence_pause", 0), ("paragraph_pause", 0),
+            ("part_pause", 0), ("max_characters", 20), ("guidance", 0),
+        ):  # fmt: skip
+            if getattr(self, name) is not None and not getattr(self, name) >= least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}.")
+        for name, above in (("max_seconds", 0.0), ("duration_ratio", 1.0), ("seconds_per_token", 0.0)):
+            value = getattr(self, name)
+            if value is not None and not value > above:
+                raise InputError(f"{name} is {value}, expected more than {above:g}.")
+        if (self.prompt is None) != (self.prompt_text is None):
+            given, missing = ("prompt", "prompt_text") if self.prompt is not None else ("prompt_text", "prompt")
+            raise InputError(f"{given} is given without {missing}; the recording and what is said in it go together.")
+        for name, choices in (
+            ("carry", ("voice", "state")),
+            ("format", ("wav", "flac")),
+            ("precision", ("float32", "bfloat16", "int8")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}.")

@@ -23,7 +23,7 @@ from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.published_names import strip_wrappers, to_ours, to_published
 
-__all__ = ["convert", "from_published", "published_state", "read_published"]
+__all__ = ["convert", "from_published", "model_card", "published_state", "read_published", "weights_file"]
 
 _WEIGHTS = ("*.ckpt", "*.pt", "*.pth", "*.safetensors")
 _CODECS = {4096: "wavtokenizer", 1024: "encodec"}
@@ -45,9 +45,9 @@ def convert(path: str | Path, output: str | Path, *, base: LinaConfig | None = N
             another system, or its tensors contradict each other.
         InputError: If a folder does not hold exactly one such file.
     """
-    file = _weights_file(Path(path).expanduser())
+    file = weights_file(Path(path).expanduser())
     config, tensors = from_published(read_published(file), base, what=f"'{file}'")
-    return save_checkpoint(output, tensors, system="lina", config=config.to_dict(), card=_card(config, file))
+    return save_checkpoint(output, tensors, system="lina", config=config.to_dict(), card=model_card(config, file))
 
 
 def read_published(file: Path) -> dict[str, Tensor]:
@@ -177,7 +177,12 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return len({match[1] for name in state if (match := re.fullmatch(pattern, name))})
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """Returns a weights file, or the only one in a folder.
+
+    Raises:
+        InputError: If a folder does not hold exactly one.
+    """
     if not path.is_dir():
         return path
     found = sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
@@ -187,7 +192,8 @@ def _weights_file(path: Path) -> Path:
     return found[0]
 
 
-def _card(config: LinaConfig, file: Path) -> str:
+def model_card(config: LinaConfig, file: Path) -> str:
+    """Returns the card of a model that was converted from ``file``."""
     return f"""---
 library_name: mmattn
 tags: [text-to-speech, audio]

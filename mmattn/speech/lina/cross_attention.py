@@ -30,6 +30,7 @@ from mmattn.attention.rotary import RotaryEmbedding, rotate
 from mmattn.speech.lina.blocks import MixerState, RecurrentBlock
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.positions import ConvolutionalPositions, SinusoidalPositions
+from mmattn.speech.lina.step_linear import StepLinear
 
 __all__ = ["BlindCrossAttention", "CrossAttention", "Projections", "TextMemory", "attend", "cross_mask", "rotate_from"]
 
@@ -117,7 +118,7 @@ class Projections(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
+        self.q, self.k, self.v = StepLinear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.ln_q, self.ln_k, self.ln_v = (nn.LayerNorm(dim) for _ in range(3))
 
     def query(self, y: Tensor) -> Tensor:

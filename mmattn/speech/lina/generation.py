@@ -4,10 +4,7 @@ The text side is computed once; a prompt is taken in at one go and its states ke
 advances the decoder by it. Items are independent: each draws from a generator of its own, leaves the batch when it
 ends, and comes out as if it had been alone.
 
-The delay pattern is kept by construction. Codebook i of column c belongs to frame c - i: before the first frame it is
-the start token, inside the prompt it is the prompt's code, after the last frame the end token, and only otherwise is it
-drawn. The first codebook's end token fixes the length. With ``free_running`` nothing of this holds and the model is
-left to itself as in the published code, which ends an utterance when all codebooks say so in the same step.
+The delay pattern is kept by construction, see :mod:`.utterance`; with ``free_running`` the model is left to itself.
 
 Prompt continuation (theodorblackbird/lina-speech): the text is the prompt's transcript and the new text with one start
 and one end, the prompt's codes are given, and what follows is the new text in the prompt's voice.
@@ -26,9 +23,10 @@ from torch import Tensor
 from mmattn.core.errors import CheckpointError, InputError
 from mmattn.speech.lina.collate import pad_texts
 from mmattn.speech.lina.decoder import DecoderState
-from mmattn.speech.lina.delay import END, PAD, START, delay, to_codes, to_tokens, undelay
+from mmattn.speech.lina.delay import END, PAD, START, delay, to_tokens
 from mmattn.speech.lina.model import LinaModel, LinaOutput
 from mmattn.speech.lina.sampling import SamplingOptions, draw, penalise
+from mmattn.speech.lina.utterance import Utterance
 
 __all__ = ["Generation", "GenerationOptions", "Speech", "SpeechRequest", "generate"]
 
@@ -90,33 +88,6 @@ class Speech:
     state: DecoderState
 
 
-@dataclass
-class _Item:
-    """One request while it is generated.
-
-    Attributes:
-        prompt: (Q, P) tokens.
-        limit: Frames, prompt included, at which it is cut.
-        generator: Its random numbers.
-        text_length: Text tokens M.
-        columns: Generated columns, each (Q,), those of the prompt included.
-        rows: Weights of the text tokens, each (M,), one for each column.
-        end: Frames, prompt included, once the first codebook has ended.
-        closed: Whether there are no more columns to come.
-        state: At the end.
-    """
-
-    prompt: Tensor
-    limit: int
-    generator: torch.Generator
-    text_length: int
-    columns: list[Tensor] = field(default_factory=list)
-    rows: list[Tensor] = field(default_factory=list)
-    end: int | None = None
-    closed: bool = False
-    state: DecoderState | None = None
-
-
 def generate(model: LinaModel, requests: Sequence[SpeechRequest], options: GenerationOptions) -> list[Speech]:
     """Returns the speech of every request, in order.
 
@@ -175,8 +146,9 @@ class Generation:
         """
         stepped = self._active
         columns = self._draw()
+        tokens = columns.tolist()
         for row, index in enumerate(stepped):
-            self._append(self._items[index], columns[row], self._map[row])
+            self._items[index].append(columns[row], tokens[row], self._map[row])
         going = [row for row, index in enumerate(stepped) if not self._items[index].closed]
         if len(going) < len(stepped):
             self._leave(columns, going)
@@ -187,22 +159,11 @@ class Generation:
 
     def frames(self, index: int) -> int:
         """Returns how many frames of an item are complete, the prompt's not counted."""
-        item = self._items[index]
-        complete = max(0, len(item.columns) - item.prompt.shape[0] + 1)
-        if item.closed and not self._options.free_running:
-            complete = min(complete, item.limit if item.end is None else item.end)
-        elif item.end is not None:
-            complete = min(complete, item.end)
-        return max(0, complete - item.prompt.shape[1])
+        return self._items[index].frames
 
     def codes(self, index: int, start: int = 0) -> Tensor:
         """Returns the codec ids (Q, n) of an item's complete frames from ``start`` on, the prompt's not counted."""
-        item = self._items[index]
-        first, count = item.prompt.shape[1] + start, max(0, self.frames(index) - start)
-        rows = len(item.prompt)
-        if count == 0:
-            return item.prompt.new_empty(rows, 0)
-        return to_codes(undelay(torch.stack(item.columns[first : first + count + rows - 1], dim=1), count, first=0))
+        return self._items[index].codes(start)
 
     def speech(self, index: int) -> Speech:
         """Returns all there is of an item that has ended.
@@ -215,9 +176,9 @@ class Generation:
             raise ValueError(f"item {index} has not ended; step until done")
         prompt = item.prompt.shape[1]
         alignment, tokens = torch.stack(item.rows[prompt:]), torch.stack(item.columns[prompt:], dim=1)
-        return Speech(self.codes(index), item.end is not None, alignment, tokens, item.state)
+        return Speech(item.codes(), item.end is not None, alignment, tokens, item.state)
 
-    def _item(self, request: SpeechRequest) -> _Item:
+    def _item(self, request: SpeechRequest) -> Utterance:
         config = self._model.config
         device = self._model.audio_embedding.device
         prompt = torch.empty(config.num_codebooks, 0, dtype=torch.long, device=device)
@@ -231,7 +192,7 @@ class Generation:
                 raise InputError(f"A prompt has ids outside 0 to {config.codebook_size - 1}; it is of another codec.")
         limit = prompt.shape[1] + self._options.max_frames
         generator = torch.Generator().manual_seed(request.seed)
-        return _Item(to_tokens(prompt), limit, generator, len(request.text))
+        return Utterance(to_tokens(prompt), limit, generator, len(request.text), self._options.free_running)
 
     @torch.no_grad()
     def _begin(self, requests: Sequence[SpeechRequest]) -> None:
@@ -263,7 +224,7 @@ class Generation:
         self._logits = torch.stack([logits[row] for row in range(count)])
         self._map = [item.rows.pop() for item in self._items]
 
-    def _prefilled(self, item: _Item, audio: Tensor, out: LinaOutput, place: int) -> None:
+    def _prefilled(self, item: Utterance, audio: Tensor, out: LinaOutput, place: int) -> None:
         """Notes the columns of a prompt, and the weights of all its columns and of the one to come."""
         item.columns.extend(audio[1:].unbind(0))
         item.rows.extend(_text_weights(out, place, item.text_length))
@@ -280,16 +241,17 @@ class Generation:
         sampling, options = self._options.sampling, self._options
         if not options.free_running:
             logits = self._permitted(logits, items)
-        greedy = SamplingOptions(temperature=0.0)
         drawn = logits.shape[1] if sampling.sampled_codebooks is None else sampling.sampled_codebooks
-        columns = []
-        for codebook in range(logits.shape[1]):
-            rows = logits[:, codebook]
-            if codebook < drawn and sampling.repetition_penalty != 1.0 and sampling.repetition_window:
-                rows = penalise(rows, self._heard(items, codebook), sampling.repetition_penalty)
-            columns.append(draw(rows, sampling if codebook < drawn else greedy, uniform[:, codebook]))
-        column = torch.stack(columns, dim=1)
-        return column if options.free_running else _forced(column, items)
+        rows, uniform = logits[:, :drawn], uniform[:, :drawn]
+        if sampling.repetition_penalty != 1.0 and sampling.repetition_window:
+            rows = penalise(rows, self._heard(items, rows.shape[1]), sampling.repetition_penalty)
+        # All codebooks that are drawn at once; the others take the likeliest token.
+        column = draw(rows.flatten(0, 1), sampling, uniform.flatten()).view(uniform.shape)
+        if drawn < logits.shape[1]:
+            column = torch.cat([column, logits[:, drawn:].argmax(dim=-1)], dim=1)
+        for item, tokens in zip(items, column, strict=True):
+            item.put_in(tokens)
+        return column
 
     def _guided(self) -> Tensor:
         """Returns the logits (B, Q, V) of the next column."""
@@ -298,39 +260,27 @@ class Generation:
         given, without = self._logits.chunk(2)
         return without + self._options.guidance * (given - without)
 
-    def _permitted(self, logits: Tensor, items: Sequence[_Item]) -> Tensor:
+    def _permitted(self, logits: Tensor, items: Sequence[Utterance]) -> Tensor:
         """Returns the logits with special tokens impossible, but for the first codebook's end where it may come."""
         logits = logits.clone()
         logits[:, :, END] += self._options.end_bias
-        may_end = [len(i.columns) >= max(i.prompt.shape[1] + self._options.min_frames, 1) for i in items]
-        logits[:, :, [PAD, START]] = -torch.inf
+        logits[:, :, : max(PAD, START) + 1] = -torch.inf
         logits[:, 1:, END] = -torch.inf
-        return logits if all(may_end) else _without_end(logits, may_end)
-
-    def _heard(self, items: Sequence[_Item], codebook: int) -> Tensor:
-        """Returns the ids (B, W) of a codebook heard lately; the padding, which is never drawn, where there are few."""
-        window = self._options.sampling.repetition_window
-        heard = self._logits.new_zeros((len(items), window), dtype=torch.long)
         for row, item in enumerate(items):
-            for place, column in enumerate(item.columns[-window:]):
-                heard[row, place] = column[codebook]
+            if not item.may_end(self._options.min_frames):
+                logits[row, 0, END] = -torch.inf
+        return logits
+
+    def _heard(self, items: Sequence[Utterance], codebooks: int) -> Tensor:
+        """Returns the ids (B, C, W) of the first C codebooks heard lately; PAD, never drawn, where there are few."""
+        window = self._options.sampling.repetition_window
+        heard = self._logits.new_zeros((len(items), codebooks, window), dtype=torch.long)
+        for row, item in enumerate(items):
+            lately = item.columns[-window:]
+            if lately:
+                heard[row, :, : len(lately)] = torch.stack(lately, dim=1)[:codebooks]
         # The end is no sound; avoiding it would be avoiding to stop.
         return torch.where(heard == END, PAD, heard)
-
-    def _append(self, item: _Item, column: Tensor, weights: Tensor) -> None:
-        """Adds a column to an item and closes it if that was its last."""
-        place = len(item.columns)
-        item.columns.append(column)
-        item.rows.append(weights)
-        codebooks = len(column)
-        if self._options.free_running:
-            if bool((column == END).all()):
-                item.end = max(0, place - codebooks + 1)
-            item.closed = item.end is not None or place + 1 >= item.limit + codebooks - 1
-            return
-        if item.end is None and place < item.limit and int(column[0]) == END:
-            item.end = place
-        item.closed = place + 1 >= (item.limit if item.end is None else item.end) + codebooks - 1
 
     def _leave(self, columns: Tensor, going: list[int]) -> None:
         """Takes the items that have ended out of the batch, keeping their states, the last column taken in."""
@@ -355,30 +305,6 @@ class Generation:
         """Returns the places of ``rows`` in a batch of ``count`` items, and of their copies without text."""
         places = [row + copy * count for copy in range(self._copies) for row in rows]
         return torch.tensor(places, dtype=torch.long, device=self._model.audio_embedding.device)
-
-
-def _forced(column: Tensor, items: Sequence[_Item]) -> Tensor:
-    """Returns a column (B, Q) with what is known of it put in: starts, the prompt, ends."""
-    column = column.clone()
-    for row, item in enumerate(items):
-        prompt, place = item.prompt, len(item.columns)
-        stop = item.limit if item.end is None else item.end
-        for codebook in range(len(prompt)):
-            frame = place - codebook
-            if frame < 0:
-                column[row, codebook] = START
-            elif frame < prompt.shape[1]:
-                column[row, codebook] = prompt[codebook, frame]
-            elif frame >= stop:
-                column[row, codebook] = END
-    return column
-
-
-def _without_end(logits: Tensor, may_end: Sequence[bool]) -> Tensor:
-    for row, may in enumerate(may_end):
-        if not may:
-            logits[row, 0, END] = -torch.inf
-    return logits
 
 
 def _text_weights(out: LinaOutput, row: int, length: int) -> list[Tensor]:

@@ -8,6 +8,7 @@ Shapes: B utterances, N audio columns (delayed, starts and ends included), Q cod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ class LinaLosses(NamedTuple):
     """The loss of one batch.
 
     Attributes:
-        total: What is minimised, nats per token.
+        total: What is minimised, nats per token; the weighted mean over codebooks where there are weights.
         per_codebook: (Q,) the mean of each codebook, without gradient; NaN where it has no target.
     """
 
@@ -41,13 +42,17 @@ def targets(audio: Tensor, valid: Tensor) -> Tensor:
     return audio[:, 1:].masked_fill(~valid[:, 1:, None], START)
 
 
-def lina_loss(logits: Tensor, audio: Tensor, valid: Tensor) -> LinaLosses:
+def lina_loss(
+    logits: Tensor, audio: Tensor, valid: Tensor, codebook_weights: Sequence[float] | None = None
+) -> LinaLosses:
     """Returns the loss of one batch.
 
     Args:
         logits: (B, N - 1, Q, V), of all columns but the last.
         audio: (B, N, Q) int.
         valid: (B, N) bool, False is padding.
+        codebook_weights: Q weights of the codebooks' tokens, not all 0; None is alike, as published. The first
+            codebook says what is said, and the last ones are close to noise.
     """
     wanted = targets(audio, valid)
     # Half precision loses the tail of a softmax over thousands of ids.
@@ -55,7 +60,9 @@ def lina_loss(logits: Tensor, audio: Tensor, valid: Tensor) -> LinaLosses:
     each = F.cross_entropy(precise.flatten(0, 2), wanted.flatten(), ignore_index=START, reduction="none")
     each = each.view(wanted.shape)
     counts = (wanted != START).sum(dim=(0, 1))
-    return LinaLosses(each.sum() / counts.sum(), each.detach().sum(dim=(0, 1)) / counts)
+    per_codebook = each.sum(dim=(0, 1))
+    weights = counts.new_ones(counts.shape) if codebook_weights is None else per_codebook.new_tensor(codebook_weights)
+    return LinaLosses((weights * per_codebook).sum() / (weights * counts).sum(), per_codebook.detach() / counts)
 
 
 def top_k_accuracy(logits: Tensor, audio: Tensor, valid: Tensor, k: int = 10) -> Tensor:

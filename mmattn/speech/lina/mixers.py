@@ -19,6 +19,7 @@ from mmattn.attention.simple_gla import SimpleGatedLinearAttention
 from mmattn.speech.lina.blocks import MixerState, TimeMixer
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.packed_gla import PackedGla
+from mmattn.speech.lina.step_linear import Precision
 
 __all__ = ["QkvTimeMixer", "Rwkv6TimeMixer", "build_mixer"]
 
@@ -60,10 +61,10 @@ class QkvTimeMixer(TimeMixer):
         self.layer = layer
         self._packed: PackedGla | None = None
 
-    def pack(self) -> None:
+    def pack(self, precision: Precision) -> None:
         """Lays the weights of gated linear attention out for steps of one frame; see :class:`.packed_gla.PackedGla`."""
         if isinstance(self.layer, GatedLinearAttention):
-            self._packed = PackedGla(self.layer)
+            self._packed = PackedGla(self.layer, precision)
 
     def initial_state(self, batch: int) -> MixerState:
         """See :meth:`.blocks.TimeMixer.initial_state`: zeros."""

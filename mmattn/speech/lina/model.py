@@ -25,6 +25,7 @@ from mmattn.speech.lina.cross_attention import TextMemory, cross_mask
 from mmattn.speech.lina.decoder import AttentiveDecoder, DecoderState
 from mmattn.speech.lina.delay import PAD, START
 from mmattn.speech.lina.mixers import QkvTimeMixer
+from mmattn.speech.lina.step_linear import PackedLinear, Precision, StepLinear, check_precision
 from mmattn.speech.lina.text_encoder import TextEncoder
 
 __all__ = ["LinaModel", "LinaOutput"]
@@ -64,6 +65,7 @@ class LinaModel(nn.Module):
             if config.tie_embeddings
             else nn.Parameter(torch.randn(config.num_codebooks, config.audio_vocab, config.dim) * config.dim**-0.5)
         )
+        self._packed_head: PackedLinear | None = None
 
     @property
     def mask_token(self) -> int:
@@ -133,14 +135,24 @@ class LinaModel(nn.Module):
         """
         return self._decode(audio, memory, state, memory.mask, with_maps)
 
-    def pack(self) -> None:
+    def pack(self, precision: Precision | str = "float32") -> None:
         """Lays weights out for fast steps of one column; call it once the model is on its device and in its precision.
 
-        Results change by rounding alone. Gradients and calls with more columns do not use the layout.
+        In float32 results change by rounding alone; see :mod:`.step_linear` for the others, which add copies of the
+        decoder's weights in half or a quarter of the memory. Gradients and calls with more columns do not use the
+        layout, nor does a weight that was changed or moved since.
+
+        Args:
+            precision: Of the weights in these steps: "float32", "bfloat16" or "int8".
+
+        Raises:
+            InputError: If that is none of them, or int8 is asked for on another device than the CPU.
         """
-        for module in self.modules():
-            if isinstance(module, QkvTimeMixer):
-                module.pack()
+        wanted = check_precision(precision, self.audio_embedding.device)
+        for module in self.decoder.modules():
+            if isinstance(module, QkvTimeMixer | StepLinear):
+                module.pack(wanted)
+        self._packed_head = PackedLinear(self._head_weight, None, wanted)
 
     def load_tensors(self, tensors: Mapping[str, Tensor], *, what: str = "The checkpoint") -> None:
         """Takes over weights and goes to evaluation mode.
@@ -162,10 +174,17 @@ class LinaModel(nn.Module):
         self, audio: Tensor, memory: TextMemory, state: DecoderState, mask: Tensor | None, with_maps: bool
     ) -> LinaOutput:
         hidden, after, maps = self.decoder(self._embed(audio), memory, state, mask=mask, with_maps=with_maps)
-        weight = self.audio_embedding if self.head is None else self.head
         # One product for all codebooks.
-        logits = F.linear(hidden, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2])
-        return LinaOutput(logits, after, maps)
+        packed, weight = self._packed_head, self._head_weight
+        rows = (
+            packed(hidden) if packed is not None and packed.serves(hidden) else F.linear(hidden, weight.flatten(0, 1))
+        )
+        return LinaOutput(rows.unflatten(-1, weight.shape[:2]), after, maps)
+
+    @property
+    def _head_weight(self) -> Tensor:
+        """(Q, V, d) of the logits."""
+        return self.audio_embedding if self.head is None else self.head
 
     def _embed(self, audio: Tensor) -> Tensor:
         """Returns the sum (B, N, d) of the codebooks' embeddings; the padding's row is not trained by it."""

@@ -107,8 +107,8 @@ def penalise(logits: Tensor, heard: Tensor, penalty: float) -> Tensor:
     """Returns logits with the odds of some tokens divided by a number.
 
     Args:
-        logits: (B, V).
-        heard: (B, W) int, ids heard lately; one that occurs twice is not punished twice.
+        logits: (..., V).
+        heard: (..., W) int, ids heard lately; one that occurs twice is not punished twice.
         penalty: What their odds are divided by, positive.
     """
     marked = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, heard, value=True)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmattn.core.errors import InputError
 from mmattn.media.audio import write_audio
+from mmattn.speech.lina.judge_recogniser import read_pronunciations
 from mmattn.speech.lina.synthetic import Lexicon, Split, make_sentences, read_lexicon
 from mmattn.speech.lina.synthetic_voices import (
     EASY,
@@ -30,7 +31,7 @@ from mmattn.speech.lina.synthetic_voices import (
     speak,
 )
 
-__all__ = ["Counts", "plan", "pronounceable_words", "write_speech"]
+__all__ = ["Counts", "plan", "write_speech"]
 
 _SEED = 4
 
@@ -63,21 +64,6 @@ class _Spoken:
     path: str
     voice: SyntheticVoice
     text: str
-
-
-def pronounceable_words() -> list[str]:
-    """Returns the words of the CMU dictionary, which comes with the recogniser that judges the result.
-
-    Raises:
-        InputError: If pocketsphinx is not installed.
-    """
-    try:
-        from pocketsphinx import get_model_path
-    except ImportError as error:
-        raise InputError("The package pocketsphinx is not installed.", "pip install 'mmattn[dev]'") from error
-    file = Path(get_model_path("en-us")) / "cmudict-en-us.dict"
-    words = {line.partition(" ")[0] for line in file.read_text(encoding="utf-8").splitlines()}
-    return sorted(word for word in words if "(" not in word)
 
 
 def plan(lexicon: Lexicon, counts: Counts) -> list[_Spoken]:
@@ -121,10 +107,11 @@ def write_speech(folder: Path, counts: Counts | None = None, *, processes: int =
 
     Raises:
         InputError: If a program or list is missing, or a sentence could not be said.
+        MissingExtraError: If pocketsphinx, whose dictionary says which words are known, is not installed.
     """
     if processes < 1:
         raise InputError(f"processes is {processes}, expected at least 1.")
-    everything = plan(read_lexicon(pronounceable_words()), counts or Counts())
+    everything = plan(read_lexicon(read_pronunciations()), counts or Counts())
     # The text is written last: where it is, the recording is whole.
     missing = [item for item in everything if not (folder / f"{item.path}.txt").is_file()]
     for parent in sorted({(folder / item.path).parent for item in missing}):

@@ -45,4 +45,4 @@ def test_derived_sizes() -> None:
 
 def test_the_defaults_of_a_run_are_the_published_ones() -> None:
     options = LinaInferOptions()
-    assert (options.temperature, options.top_k, options.top_p, options.guidance) == (1.0, 100, 1.0, 1.0)
+    assert (options.temperature, options.top_k, options.top_p, options.guidance) == (None,) * 4

@@ -55,3 +55,13 @@ def test_accuracy_counts_tokens_among_the_likeliest() -> None:
     assert top_k_accuracy(right, BATCH.audio, BATCH.audio_valid, k=1).tolist() == [1.0, 1.0]
     assert top_k_accuracy(-right, BATCH.audio, BATCH.audio_valid, k=14).tolist() == [0.0, 0.0]
     assert top_k_accuracy(-right, BATCH.audio, BATCH.audio_valid, k=15).tolist() == [1.0, 1.0]
+
+
+def test_weights_say_what_a_codebook_counts() -> None:
+    logits = torch.randn(*BATCH.audio[:, 1:].shape, 15, generator=torch.Generator().manual_seed(0))
+    plain = lina_loss(logits, BATCH.audio, BATCH.audio_valid)
+    first = lina_loss(logits, BATCH.audio, BATCH.audio_valid, [1.0, 0.0])
+    torch.testing.assert_close(first.total, plain.per_codebook[0])
+    torch.testing.assert_close(first.per_codebook, plain.per_codebook)
+    alike = lina_loss(logits, BATCH.audio, BATCH.audio_valid, [3.0, 3.0])
+    torch.testing.assert_close(alike.total, plain.total)

@@ -1,0 +1,63 @@
+"""The last step of the embedded model: ``python -m mmattn.speech.lina.embedded RUN_FOLDER/step_N ASSETS_FOLDER``.
+
+Writes the checkpoint that ships, token model, codec and voices together, in half precision. The model card and the
+samples already in the assets folder stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mmattn.core.errors import CheckpointError
+from mmattn.speech.lina.checkpoints import load_lina, save_lina
+from mmattn.speech.lina.voice import fingerprint, load_voice, save_voice
+
+__all__ = ["main", "ship"]
+
+VOICES = "voices"
+
+
+def ship(source: str | Path, target: str | Path) -> Path:
+    """Writes a checkpoint in float16 and returns its folder.
+
+    Args:
+        source: Checkpoint folder of the second training stage.
+        target: Folder to write; its model card is kept if there is one, its voices are replaced.
+
+    Raises:
+        CheckpointError: If the source is no Lina checkpoint, holds no codec, or has a voice of another model.
+    """
+    stored = load_lina(source)
+    if not stored.codec:
+        raise CheckpointError(
+            f"'{source}' holds no codec, so it cannot speak.",
+            "Train it with lina/embedded, or name the codec with model.init_args.codec.",
+        )
+    model = fingerprint(stored.tensors)
+    voices = [load_voice(file, model) for file in sorted((Path(source) / VOICES).glob("*.safetensors"))]
+    card = Path(target) / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else "# Lina, embedded model\n"
+    folder = save_lina(target, stored, card=text, dtype=torch.float16)
+    shutil.rmtree(folder / VOICES, ignore_errors=True)
+    (folder / VOICES).mkdir()
+    for voice in voices:
+        save_voice(folder / VOICES / f"{voice.name}.safetensors", voice)
+    return folder
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Ships what the command line names."""
+    parser = argparse.ArgumentParser(description="Writes the trained Lina checkpoint that ships, in float16.")
+    parser.add_argument("folder", help="for example runs/lina_embedded/step_9000")
+    parser.add_argument("target", help="folder to write, for example mmattn/assets/lina")
+    given = parser.parse_args(args)
+    print(ship(given.folder, given.target))
+
+
+if __name__ == "__main__":
+    main()

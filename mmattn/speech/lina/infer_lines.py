@@ -1,0 +1,91 @@
+"""What ``mmattn infer lina`` is to say: every line of a text file, a file as a whole, or a text of the command line.
+
+A line is an item of its own: it fails alone, and when a file is edited only the lines that changed are spoken again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from mmattn.core.errors import InputError
+from mmattn.core.inputs import InputItem, expand_inputs
+
+__all__ = ["TEXT_SUFFIXES", "command_line_item", "read_script", "script_items"]
+
+TEXT_SUFFIXES = frozenset({".txt"})
+"""Files that are read aloud."""
+
+_MOST_BYTES = 10_000_000
+
+
+def script_items(inputs: Sequence[str], *, output: Path | None = None, whole: bool = False) -> list[InputItem]:
+    """Returns what is to be said, in order.
+
+    ``script.txt`` gives ``script/0001``, ``script/0003``, ... for its lines that are not blank, or ``script`` as a
+    whole. A file that cannot be read, or has no text, stays one item, for which :func:`read_script` says what is wrong.
+
+    Args:
+        inputs: Files, folders, globs and ``@list.txt``.
+        output: Folder of the results, which is no input.
+        whole: Whether a file is one text.
+
+    Raises:
+        InputError: If an input leads nowhere.
+    """
+    files = expand_inputs(inputs, suffixes=TEXT_SUFFIXES, output=output)
+    stems = Counter(_stem(file.name) for file in files)
+    items: list[InputItem] = []
+    for file in files:
+        # a.txt and a.TXT in one folder keep their whole names.
+        name = _stem(file.name) if stems[_stem(file.name)] == 1 else file.name
+        try:
+            text = read_script(file.path)
+        except InputError:
+            items.append(file)
+            continue
+        if whole:
+            items.append(replace(file, name=name, content=text))
+        else:
+            items += _lines(replace(file, name=name), text)
+    return items
+
+
+def command_line_item(text: str) -> InputItem:
+    """Returns the item of ``--text``; its result is called ``text``."""
+    here = Path.cwd()
+    return InputItem(path=Path("--text"), root=here, name="text", content=text)
+
+
+def read_script(path: Path) -> str:
+    """Returns the text of a file.
+
+    Raises:
+        InputError: If it cannot be read, is larger than 10 MB, no UTF-8, or has no text in it.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise InputError(f"'{path}' has {size / 1e6:.0f} MB, expected a text of at most {_MOST_BYTES / 1e6:.0f}.")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"'{path}' is not UTF-8 text.", "Save it as UTF-8.") from error
+    if not text.strip():
+        raise InputError(f"'{path}' has no text in it.", "Write a sentence on every line.")
+    return text
+
+
+def _lines(file: InputItem, text: str) -> list[InputItem]:
+    return [
+        replace(file, name=f"{file.name}/{number:04d}", part=str(number), content=line.strip())
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))

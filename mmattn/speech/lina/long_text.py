@@ -1,0 +1,211 @@
+"""A text cut into sentences, whole or while it arrives.
+
+A sentence ends at ``. ! ? ;`` or an ellipsis followed by white space, at full stops of other scripts, at a blank line,
+and at a line break unless the next line goes on in lower case. The points of ``Dr.``, ``e.g.``, initials and numbers
+end nothing. What is longer than allowed is cut at its last comma, else before a conjunction, else between words.
+
+Every decision rests on what stands before it and on at most the next visible character, so that :class:`SentenceReader`
+gives the same sentences however the text is cut into portions. Time is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from mmattn.core.errors import InputError
+
+__all__ = ["Break", "Sentence", "SentenceReader", "split_sentences"]
+
+Break = Literal["start", "part", "sentence", "paragraph"]
+
+_LEAST = 20
+_CLOSING = "\"'\u2019\u201d\u00bb)]"
+_MARK = re.compile(rf"[.!?;\u2026]+[{re.escape(_CLOSING)}]*|[\u3002\uff01\uff1f\u0964\u061f\u06d4]+|\n")
+_SPACE = re.compile(r"\s*")
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
+_COMMA = re.compile(r"[,:)\u2013\u2014](?=\s)|[\uff0c\u3001]")
+_CONJUNCTION = re.compile(r"\s(?=(?:and|or|but|because|which|that|while|when|where|who|if|so|as|although|though)\s)")
+_OPENING = "([\"'\u2018\u201c\u00ab"
+
+# What such a word belongs to follows it.
+_TITLE = re.compile(r"mr|mrs|ms|mx|dr|prof|rev|hon|st|mt|capt|col|gen|lt|sgt|maj|messrs|mme|mlle|vs|cf|e\.g|i\.e|eg|ie")
+# A number follows these, or else the sentence ends.
+_NUMBERED = re.compile("no|nos|vol|fig|figs|eq|p|pp|ca|approx")
+# Only a capital after these begins a sentence.
+_SHORTENED = re.compile(
+    r"etc|inc|ltd|co|corp|dept|est|jr|sr|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|ave|blvd|rd|ft|oz|lb"
+    r"|(?:\w\.)+\w"
+)
+
+
+class Sentence(NamedTuple):
+    """One piece of a text that is spoken at one go.
+
+    Attributes:
+        text: On one line, single spaces.
+        after: What lies between the piece before and this one: "part" the middle of a long sentence, a semicolon or a
+            line break; "start" nothing at all.
+    """
+
+    text: str
+    after: Break
+
+
+def split_sentences(text: str, max_characters: int = 200) -> list[Sentence]:
+    """Returns the sentences of a text; none if it has no visible character.
+
+    Args:
+        text: Of any length.
+        max_characters: Longest piece, at least 20.
+
+    Raises:
+        InputError: If ``max_characters`` is too small.
+
+    >>> [sentence.text for sentence in split_sentences("Dr. Watson paid 3.50. Why? Nobody knows; e.g. me.")]
+    ['Dr. Watson paid 3.50.', 'Why?', 'Nobody knows;', 'e.g. me.']
+    """
+    reader = SentenceReader(max_characters)
+    return [*reader.push(text), *reader.finish()]
+
+
+class SentenceReader:
+    """Gives sentences as soon as it is certain where they end.
+
+    Args:
+        max_characters: Longest piece, at least 20.
+
+    Raises:
+        InputError: If that is too small.
+    """
+
+    def __init__(self, max_characters: int = 200) -> None:
+        if max_characters < _LEAST:
+            raise InputError(f"max_characters is {max_characters}, expected at least {_LEAST}.")
+        self._longest = max_characters
+        self._text = ""  # from the end of the last sentence on
+        self._after: Break = "start"
+
+    @property
+    def waiting(self) -> str:
+        """The beginning of a sentence whose end has not come."""
+        return self._text.strip()
+
+    def push(self, text: str) -> list[Sentence]:
+        """Takes the next portion and returns the sentences that are complete."""
+        self._text += text.replace("\r\n", "\n").replace("\r", "\n")
+        return list(self._read(is_all=False))
+
+    def finish(self) -> list[Sentence]:
+        """Returns the rest: the text ends here. Another one may follow, as a new paragraph."""
+        sentences = list(self._read(is_all=True))
+        self._text = ""
+        if self._after != "start":
+            self._after = "paragraph"
+        return sentences
+
+    def _read(self, *, is_all: bool) -> Iterator[Sentence]:
+        start = 0
+        while True:
+            first = _end_of_space(self._text, start)
+            if first == len(self._text):
+                break
+            end = self._end(first, is_all=is_all)
+            if end is None:
+                break
+            is_new = self._after != "start" and _PARAGRAPH.search(self._text, start, first)
+            yield Sentence(" ".join(self._text[first : end[0]].split()), "paragraph" if is_new else self._after)
+            start, self._after = end
+        self._text = self._text[start:]
+
+    def _end(self, start: int, *, is_all: bool) -> tuple[int, Break] | None:
+        """Returns where the sentence from ``start`` on ends and how, or None if that is not certain yet."""
+        limit, place = start + self._longest, start
+        while found := _MARK.search(self._text, place, limit):
+            kind = _kind(self._text, start, found, is_all=is_all)
+            if kind is None:
+                return None
+            if kind != "no":
+                # A line break is part of the space after the sentence, where two of them make a paragraph.
+                return (found.start() if found[0] == "\n" else found.end()), kind
+            place = found.end()
+        if len(self._text) > limit:
+            return _cut(self._text, start, limit), "part"
+        return (len(self._text), "sentence") if is_all else None
+
+
+def _kind(text: str, start: int, found: re.Match[str], *, is_all: bool) -> Break | Literal["no"] | None:
+    """Returns what ends at a mark, "no" for nothing, None if what decides has not come.
+
+    Args:
+        text: So far.
+        start: Of the sentence.
+        found: The mark.
+        is_all: Whether the text ends where it ends now.
+    """
+    mark, end = found[0], found.end()
+    following = _end_of_space(text, end)
+    is_last = following == len(text)
+    if mark == "\n":
+        if is_last:
+            return "sentence" if is_all else None
+        if _PARAGRAPH.search(text, found.start(), following):
+            return "sentence"
+        return "no" if text[following].islower() else "part"
+    if mark[0] not in ".!?;\u2026":
+        return "sentence"
+    if end == len(text):
+        return "sentence" if is_all else None
+    if not text[end].isspace():
+        return "no"
+    wanted = _wanted(text[start : found.start()], mark)
+    if wanted in ("any", "none"):
+        return "no" if wanted == "none" else "part" if mark.startswith(";") else "sentence"
+    if is_last:
+        return "sentence" if is_all else None
+    follower = text[following]
+    if wanted == "no digit":
+        return "no" if follower.isdigit() else "sentence"
+    return "no" if follower.islower() or (mark[0] == "." and follower.isdigit()) else "sentence"
+
+
+def _wanted(before: str, mark: str) -> Literal["any", "none", "no digit", "capital"]:
+    """Returns what has to follow a mark and its white space for the sentence to end there.
+
+    Args:
+        before: The sentence up to the mark.
+        mark: The mark with closing quotes and brackets.
+    """
+    bare = mark.rstrip(_CLOSING)
+    if bare != ".":
+        # "Why?" she asked. And so ... on.
+        return "capital" if bare != mark or bare[:2] == ".." or "\u2026" in bare else "any"
+    if mark != bare:
+        return "capital"
+    word = before.rsplit(None, 1)[-1].lstrip(_OPENING) if before.strip() else ""
+    low = word.lower()
+    if _TITLE.fullmatch(low) or (len(before.strip()) <= 3 and before.strip().isdigit()):
+        return "none"
+    if len(word) == 1 and word.isalpha() and word.isupper() and word != "I":
+        return "none"
+    if _NUMBERED.fullmatch(low):
+        return "no digit"
+    return "capital" if _SHORTENED.fullmatch(low) else "any"
+
+
+def _end_of_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """Returns where to cut a sentence that is too long: late, but where a speaker would take a breath."""
+    window = text[start : limit + 1]
+    for pattern, places in ((_COMMA, re.Match.end), (_CONJUNCTION, re.Match.start)):
+        late = [places(found) for found in pattern.finditer(window, len(window) // 3)]
+        late = [place for place in late if place <= limit - start]
+        if late:
+            return start + late[-1]
+    words = window.rstrip().rfind(" ") if " " in window.strip() else -1
+    return start + words if words > 0 else limit

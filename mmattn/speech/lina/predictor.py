@@ -1,0 +1,362 @@
+"""The one door to a Lina model: from a text to a :class:`LinaResult`, from recordings to a voice.
+
+``LinaPredictor.from_pretrained("embedded").predict("Hello there.")`` gives samples and how the text was read;
+``open_session`` speaks a text while it arrives. Scripts, apps and tests use it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from mmattn.core.device import resolve_device
+from mmattn.core.errors import CheckpointError, InputError
+from mmattn.speech.lina.checkpoints import StoredLina, load_lina
+from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, encode_recording, read_utterances
+from mmattn.speech.lina.codec import Codec
+from mmattn.speech.lina.codec_choice import check_finite, fitting_codec
+from mmattn.speech.lina.config import LinaInferOptions
+from mmattn.speech.lina.narration import Narrator, narrate
+from mmattn.speech.lina.planning import TextPlanner
+from mmattn.speech.lina.recordings import LEAST_SECONDS, Recording
+from mmattn.speech.lina.results import LinaResult
+from mmattn.speech.lina.sampling import SamplingOptions
+from mmattn.speech.lina.session import LinaSession
+from mmattn.speech.lina.speaking import Beginning, Speaker
+from mmattn.speech.lina.text import build_tokenizer
+from mmattn.speech.lina.text_tokens import Tokenizer
+from mmattn.speech.lina.tuning import TuningOptions
+from mmattn.speech.lina.voice import Voice, fingerprint, load_voice
+from mmattn.speech.lina.voices import find_voices, locate_voice
+from mmattn.speech.lina.watchdog import Watchdog
+
+__all__ = ["LinaItem", "LinaPredictor", "Recording", "VoiceChoice"]
+
+VoiceChoice: TypeAlias = str | Path | Voice
+"""Name of a shipped voice, path of a voice file, or a voice."""
+
+
+@dataclass(frozen=True)
+class LinaItem:
+    """A text to speak.
+
+    Attributes:
+        text: Of any length.
+        voice: Who speaks; None as the run's options say.
+        seed: Of the random numbers, at least 0.
+        name: What it is called in messages.
+    """
+
+    text: str
+    voice: VoiceChoice | None = None
+    seed: int = 0
+    name: str = ""
+
+
+class LinaPredictor:
+    """A loaded model with its codec and tokenizer.
+
+    Args:
+        stored: The checkpoint.
+        codec: That fits it, in evaluation mode.
+        tokenizer: Of the model.
+        device: Where everything runs.
+        options: Choices of this run.
+        name: What the apps call this model.
+
+    Attributes:
+        voices: Files of the voices that ship with the model, by name, sorted.
+        fingerprint: Of the weights; voices name it.
+
+    Raises:
+        CheckpointError: If tensors do not fit, or weights are not finite.
+    """
+
+    def __init__(
+        self,
+        stored: StoredLina,
+        codec: Codec,
+        tokenizer: Tokenizer,
+        *,
+        device: torch.device,
+        options: LinaInferOptions | None = None,
+        name: str = "lina",
+    ) -> None:
+        self.options = options or LinaInferOptions()
+        self.config, self.tokenizer, self.device, self.name = stored.config, tokenizer, device, name
+        if tokenizer.vocab_size > self.config.text_vocab:
+            raise CheckpointError(
+                f"The tokenizer '{self.config.tokenizer}' has {tokenizer.vocab_size} tokens, the model knows "
+                f"{self.config.text_vocab}; it was trained with another one."
+            )
+        self.fingerprint = fingerprint(stored.tensors)
+        self.voices = find_voices(stored.folder)
+        self.model = stored.build().to(device)
+        check_finite(self.model, "The checkpoint")
+        self.model.pack(self.options.precision)
+        if isinstance(codec, nn.Module):
+            codec.to(device)
+        self.codec = codec
+        self.watchdog = Watchdog.of(self.options, self.config, self.frame_rate)
+        self._speaker = Speaker(self.model, self.watchdog, self.options)
+        self._prompt: Beginning | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "embedded",
+        *,
+        device: str = "auto",
+        options: LinaInferOptions | None = None,
+        **overrides: Any,
+    ) -> LinaPredictor:
+        """Loads a checkpoint.
+
+        Args:
+            source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
+            device: "auto", "cpu", "cuda", ...
+            options: Choices of this run.
+            **overrides: Fields of :class:`LinaInferOptions` to change in them.
+
+        Raises:
+            CheckpointError: If the checkpoint is of another system, damaged, or codec and model do not fit.
+            WeightsUnavailableError: If weights are neither on disk nor reachable.
+            InputError: If an option is unknown or out of range, or the text front end misses a file or program.
+        """
+        # Before anything heavy is read.
+        options = _overridden(options or LinaInferOptions(), overrides)
+        where = resolve_device(device)
+        stored = load_lina(source)
+        codec = fitting_codec(stored, options.codec)
+        tokenizer = build_tokenizer(stored.config.tokenizer, stored.config.tokenizer_options, stored.folder)
+        name = "embedded" if str(source) == "embedded" else Path(str(source)).name
+        predictor = cls(stored, codec, tokenizer, device=where, options=options, name=name)
+        if options.voice is not None:
+            predictor.load_voice(options.voice)  # a wrong one is told before anything is spoken
+        return predictor
+
+    @property
+    def default_voice(self) -> str | None:
+        """Name of the voice that speaks if none is chosen; None if no voices ship with the model."""
+        named = self.config.default_voice
+        return named if named in self.voices else next(iter(self.voices), None)
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """How tokens are drawn: by the options, else as the checkpoint says."""
+        return self._speaker.sampling
+
+    @property
+    def frame_rate(self) -> float:
+        """Codec frames per second."""
+        return self.codec.sample_rate / self.codec.hop
+
+    def load_voice(self, voice: str | Path) -> Voice:
+        """Returns a voice of this model.
+
+        Args:
+            voice: Name of a shipped voice, or path of a voice file.
+
+        Raises:
+            InputError: If it is neither.
+            CheckpointError: If the file is damaged or was made for another model.
+        """
+        return load_voice(locate_voice(voice, self.voices), self.fingerprint)
+
+    def with_options(self, **changes: Any) -> LinaPredictor:
+        """Returns a predictor that shares model and codec and makes other choices.
+
+        Args:
+            **changes: Fields of :class:`LinaInferOptions`; None leaves one as it is. Another codec needs another
+                predictor.
+
+        Raises:
+            InputError: If one is unknown or out of range.
+        """
+        options = _overridden(self.options, changes)
+        for name in ("codec", "precision"):
+            if getattr(options, name) != getattr(self.options, name):
+                raise InputError(f"{name} belongs to a loaded model and cannot be changed.", "Load another predictor.")
+        other = copy.copy(self)
+        other.options = options
+        other.watchdog = Watchdog.of(other.options, self.config, self.frame_rate)
+        other._speaker = Speaker(self.model, other.watchdog, other.options)
+        other._prompt = None
+        return other
+
+    def predict(self, item: str | LinaItem) -> LinaResult:
+        """Returns a text, spoken.
+
+        Args:
+            item: Text of any length, or an item with voice and seed.
+
+        Raises:
+            InputError: If nothing in the text can be spoken, or the voice is unknown.
+            CheckpointError: If the voice is of another model, or the model's output is not finite.
+        """
+        return self.predict_batch([item])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, items: Sequence[str | LinaItem]) -> list[LinaResult]:
+        """Returns one result per text, in order; sentences of all of them are generated together.
+
+        Each is as if it had been alone, but for rounding.
+
+        Args:
+            items: As for :meth:`predict`.
+
+        Raises:
+            InputError: As :meth:`predict`, for the first item that cannot be spoken.
+            CheckpointError: The same.
+        """
+        started = time.perf_counter()
+        given = [LinaItem(item) if isinstance(item, str) else item for item in items]
+        planners = [self._planner() for _ in given]
+        plans = [
+            planner.whole(item.text, f"The text of '{item.name}'" if item.name else "The text")
+            for planner, item in zip(planners, given, strict=True)
+        ]
+        begun = [self._begin(item.voice) for item in given]
+        seeds = [_checked_seed(item.seed) for item in given]
+        spoken = self._speaker.speak(plans, [beginning for beginning, _ in begun], seeds)
+        narrated = [narrate(Narrator.of(self.codec, self.options), sentences) for sentences in spoken]
+        work = time.perf_counter() - started
+        total = sum(len(samples) for samples, _ in narrated)
+        return [
+            LinaResult(
+                samples=samples,
+                sample_rate=self.codec.sample_rate,
+                text=item.text,
+                sentences=sentences,
+                seed=item.seed,
+                work_seconds=work * len(samples) / total,
+                frame_rate=self.frame_rate,
+                skipped=tuple(planner.skipped),
+                **self._facts(voice),
+            )
+            for item, planner, (_, voice), (samples, sentences) in zip(given, planners, begun, narrated, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def open_session(self, voice: VoiceChoice | None = None, *, seed: int = 0) -> LinaSession:
+        """Returns a session that speaks while text arrives, see :class:`.session.LinaSession`.
+
+        Args:
+            voice: Who speaks; None as the run's options say.
+            seed: Of the random numbers, at least 0.
+
+        Raises:
+            InputError: If the voice is unknown, or the options ask for several candidates, among which a stream cannot
+                choose.
+            CheckpointError: If the voice is of another model.
+        """
+        if self.options.candidates > 1:
+            raise InputError(
+                f"candidates is {self.options.candidates}: what was sent of one cannot be exchanged for another.",
+                "Leave candidates at 1 to stream.",
+            )
+        beginning, name = self._begin(voice)
+        return LinaSession(
+            self._speaker,
+            Narrator.of(self.codec, self.options),
+            self._planner(),
+            beginning,
+            seed=_checked_seed(seed),
+            frame_rate=self.frame_rate,
+            facts=self._facts(name),
+        )
+
+    def clone(
+        self,
+        recordings: Sequence[Recording],
+        *,
+        consent: str,
+        name: str,
+        options: TuningOptions | None = None,
+        report: Report | None = None,
+    ) -> Voice:
+        """Returns a voice learned from recordings; save it with :func:`.voice.save_voice`.
+
+        Args:
+            recordings: Of one speaker, a minute in all is good.
+            consent: The speaker's statement that the voice may be used, word for word.
+            name: What the voice is called.
+            options: Of the tuning; None takes :func:`.cloning.usual_tuning`.
+            report: Called with step, steps and loss after every step.
+
+        Raises:
+            InputError: If the statement is empty, or recordings cannot be used.
+            MediaError: If a file cannot be read.
+        """
+        check_consent(consent)  # before anything is read
+        utterances = read_utterances(
+            recordings, self.codec, self.tokenizer, seconds_per_token=self.watchdog.seconds_per_token
+        )
+        return clone_voice(
+            self.model,
+            utterances,
+            fingerprint=self.fingerprint,
+            consent=consent,
+            name=name,
+            options=options,
+            report=report,
+        )
+
+    def _planner(self) -> TextPlanner:
+        return TextPlanner(self.tokenizer, self.options.max_characters)
+
+    def _begin(self, choice: VoiceChoice | None) -> tuple[Beginning, str]:
+        """Returns what an item is spoken from, and the name of its voice."""
+        chosen = choice if choice is not None else self.options.voice
+        prompt = self._read_prompt()
+        if chosen is None and prompt is None:
+            chosen = self.default_voice
+        beginning = prompt or Beginning()
+        if chosen is None:
+            return beginning, ""
+        voice = chosen if isinstance(chosen, Voice) else self.load_voice(chosen)
+        if voice.model != self.fingerprint:
+            raise CheckpointError(
+                f"Voice '{voice.name}' was made for model {voice.model or 'unknown'}; this is {self.fingerprint}.",
+                "Clone the voice with this model.",
+            )
+        state = voice.state.to(self.device)(self.model.initial_state(1))
+        return replace(beginning, state=state), voice.name
+
+    def _read_prompt(self) -> Beginning | None:
+        """Returns the recording to continue, which is encoded once."""
+        if self._prompt is None and self.options.prompt is not None and self.options.prompt_text is not None:
+            recording = Recording(Path(self.options.prompt).expanduser(), self.options.prompt_text)
+            codes, tokens, seconds = encode_recording(recording, self.codec, self.tokenizer)
+            if seconds < LEAST_SECONDS:
+                raise InputError(
+                    f"{recording.name} holds {seconds:.2f} s of speech, too little to go on from.",
+                    "Three to ten seconds are good.",
+                )
+            self._prompt = Beginning(None, codes, tokens)
+        return self._prompt
+
+    def _facts(self, voice: str) -> dict[str, Any]:
+        return {"voice": voice, "model": self.fingerprint, "format": self.options.format}
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise InputError(f"The seed is {seed}, expected 0 or more.")
+    return seed
+
+
+def _overridden(options: LinaInferOptions, overrides: Mapping[str, Any]) -> LinaInferOptions:
+    """Returns options with some fields changed; None leaves a field as it is."""
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    unknown = sorted(set(chosen) - {field.name for field in fields(LinaInferOptions)})
+    if unknown:
+        raise InputError(f"There is no option {', '.join(unknown)}.", "See: mmattn infer lina --help")
+    return replace(options, **chosen)
