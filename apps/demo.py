@@ -26,6 +26,7 @@ ASSETS = Path(mmattn.__file__).parent / "assets"
 TITLES = {
     "crane": "Crane: defects in pictures of things it was never shown",
     "crash": "CRASH: accidents seen coming, in clips it was never trained on",
+    "lina": "Lina: sentences spoken that it was never trained on",
 }
 
 

@@ -26,8 +26,9 @@ from mmattn.core.errors import InputError, WeightsUnavailableError
 
 __all__ = ["HubSource", "embedded_path", "parse_hub", "resolve"]
 
-CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md", "tokenizer.json", "voices/*.safetensors"]
-"""What a checkpoint folder may hold; the last two are those of models that speak."""
+CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md"]
+OPTIONAL_FILES = ["tokenizer.json", "voices/*.safetensors"]
+"""What a checkpoint folder may hold besides: models that speak have these."""
 
 HUB_PATTERN = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
 
@@ -110,7 +111,8 @@ def download(source: HubSource) -> Path:
     try:
         if source.file is not None:
             return Path(hf_hub_download(source.repo, source.file, revision=source.revision))
-        return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=CHECKPOINT_FILES))
+        wanted = CHECKPOINT_FILES + OPTIONAL_FILES
+        return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted))
     except HFValidationError as error:
         raise InputError(f"{source.repo!r} is not a valid repository name: {error}", "Expected owner/name.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:

@@ -6,7 +6,7 @@ from huggingface_hub import errors
 
 from mmattn.core import resolver
 from mmattn.core.errors import InputError, WeightsUnavailableError
-from mmattn.core.resolver import HubSource, embedded_path, parse_hub, resolve
+from mmattn.core.resolver import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, embedded_path, parse_hub, resolve
 
 
 def test_embedded_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,4 +105,4 @@ def test_a_cached_download_is_returned_as_a_path(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(resolver, "snapshot_download", snapshot)
     assert resolve("crane", "hf:a/b@main") == tmp_path
-    assert calls == [("a/b", "main", ["model.safetensors", "config.json", "README.md"])]
+    assert calls == [("a/b", "main", CHECKPOINT_FILES + OPTIONAL_FILES)]

@@ -83,7 +83,7 @@ def test_a_seed_repeats_and_settings_reach_the_model(predictor: LinaPredictor):
     colder = said(predictor, "Hello there.", settings=Settings(0.0, 0, 4))[1].result.samples
     np.testing.assert_array_equal(cold, colder)
     assert not np.array_equal(cold, first[: len(cold)])
-    assert predictor.options.temperature == 1.0
+    assert predictor.sampling.temperature == 1.0
 
 
 def test_files_of_a_forgotten_text_are_removed(predictor: LinaPredictor):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,12 +24,13 @@ __all__ = ["main", "ship"]
 VOICES = "voices"
 
 
-def ship(source: str | Path, target: str | Path) -> Path:
+def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | None = None) -> Path:
     """Writes a checkpoint in float16 and returns its folder.
 
     Args:
         source: Checkpoint folder of the second training stage.
         target: Folder to write; its model card is kept if there is one, its voices are replaced.
+        speaking: Sampling that was found best on validation sentences, :attr:`LinaConfig.speaking`.
 
     Raises:
         CheckpointError: If the source is no Lina checkpoint, holds no codec, or has a voice of another model.
@@ -38,6 +41,7 @@ def ship(source: str | Path, target: str | Path) -> Path:
             f"'{source}' holds no codec, so it cannot speak.",
             "Train it with lina/embedded, or name the codec with model.init_args.codec.",
         )
+    stored = replace(stored, config=replace(stored.config, speaking=dict(speaking or stored.config.speaking)))
     model = fingerprint(stored.tensors)
     voices = [load_voice(file, model) for file in sorted((Path(source) / VOICES).glob("*.safetensors"))]
     card = Path(target) / "README.md"
@@ -55,8 +59,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Writes the trained Lina checkpoint that ships, in float16.")
     parser.add_argument("folder", help="for example runs/lina_embedded/step_9000")
     parser.add_argument("target", help="folder to write, for example mmattn/assets/lina")
+    parser.add_argument("--temperature", type=float, default=0.5, help="recommended by the checkpoint; default: 0.5")
+    parser.add_argument("--top-k", type=int, default=50, help="recommended by the checkpoint; default: 50")
+    parser.add_argument("--guidance", type=float, default=2.0, help="recommended by the checkpoint; default: 2")
     given = parser.parse_args(args)
-    print(ship(given.folder, given.target))
+    speaking = {"temperature": given.temperature, "top_k": given.top_k, "guidance": given.guidance}
+    print(ship(given.folder, given.target, speaking))
 
 
 if __name__ == "__main__":

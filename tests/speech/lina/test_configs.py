@@ -1,0 +1,51 @@
+"""The shipped experiments run a step on a few recordings."""
+
+from pathlib import Path
+
+import pytest
+
+from mmattn.core.lightning_cli import build
+from mmattn.speech.lina.codec_embedded import EmbeddedCodecConfig
+from mmattn.speech.lina.codec_files import save_codec
+from mmattn.speech.lina.predictor import LinaPredictor
+from tests.speech.lina.codec_tiny import embedded
+from tests.speech.lina.tiny_folder import write_recording
+
+pytest.importorskip("gruut")
+
+SHORT = [
+    "--trainer.max_steps", "1", "--trainer.precision", "32-true", "--trainer.callbacks", "[]",
+    "--trainer.enable_progress_bar", "false", "--data.init_args.num_workers", "0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_codec_experiment_trains_a_step(workplace: Path) -> None:
+    for split in ("train", "val"):
+        write_recording(workplace / f"runs/lina_data/codec/{split}/0.wav", None, rate=16_000)
+    small = [
+        "--model.init_args.unquantized_steps", "1", "--model.init_args.kept_steps", "1",
+        "--model.init_args.config", '{"dim": 16, "hidden": 16, "codebook_size": 8, "code_dim": 4}',
+        "--data.init_args.crops_per_epoch", "24", "--trainer.val_check_interval", "1",
+    ]  # fmt: skip
+    cli = build(["fit", "--config", "lina/embedded_codec", *SHORT, *small])
+    assert cli.trainer.global_step == 1
+    assert (workplace / "runs/lina_codec/codec/model.safetensors").is_file()
+
+
+def test_model_experiment_trains_a_step_and_speaks(workplace: Path) -> None:
+    config = EmbeddedCodecConfig(dim=16, hidden=16, code_dim=4, encoder_layers=1, frame_layers=1, half_layers=1)
+    save_codec(workplace / "runs/lina_codec/codec", embedded(config=config), card="# tiny\n")
+    for split in ("train", "val"):
+        write_recording(workplace / f"runs/lina_data/speech/{split}/slt/0.wav", "hello there", rate=16_000)
+    small = ["--model.init_args.voices", "[slt]", "--trainer.val_check_interval", "1", "--model.init_args.spoken", "1"]
+    cli = build(["fit", "--config", "lina/embedded", *SHORT, *small])
+    assert cli.trainer.global_step == 1
+    predictor = LinaPredictor.from_pretrained("runs/lina_embedded/step_1")
+    assert (predictor.default_voice, list(predictor.voices)) == ("slt", ["slt"])
+    assert predictor.config.codec_options["codebooks"] == 4
