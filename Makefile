@@ -35,7 +35,7 @@ format: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-BENCHMARKS := attention crane_attention crane_block_memory dattn aupro crash_forward crash_training crash_streaming crash_metrics
+BENCHMARKS := attention crane_attention crane_block_memory dattn aupro crash_forward crash_training crash_streaming crash_metrics lina_speech lina_decode
 bench: $(STAMP)  ## repeats the recorded measurements; half an hour on two idle cores
 	for name in $(BENCHMARKS); do $(BIN)/mmattn bench $$name --threads 1 2 --output benchmarks/results || exit 1; done
 
