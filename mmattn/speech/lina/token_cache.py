@@ -205,20 +205,18 @@ def _compute(
     rows: dict[str, Tensor] = {}
     bar = tqdm(total=len(missing), desc=what, unit="utterance", file=sys.stderr, disable=not missing, mininterval=1)
     with bar:
-        for key, utterance in missing:
-            try:
+        try:
+            for key, utterance in missing:
                 row = encode(utterance)
-            except BaseException:
-                _store(rows, shards)
-                raise
-            if row is not None:
-                rows[key] = row
-            bar.update()
-            if len(rows) == SHARD:
-                _store(rows, shards)
-                computed |= rows
-                rows = {}
-        _store(rows, shards)
+                if row is not None:
+                    rows[key] = row
+                bar.update()
+                if len(rows) == SHARD:
+                    _store(rows, shards)
+                    computed |= rows
+                    rows = {}
+        finally:
+            _store(rows, shards)
     return computed | rows
 
 
