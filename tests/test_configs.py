@@ -24,6 +24,7 @@ EMBEDDED = [name for name in list_configs() if "/embedded" in name]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 RELEASED = [name for name in list_configs() if name.startswith("crane/") and name not in EMBEDDED]
 CRASH = [name for name in list_configs() if name.startswith("crash/")]
+LINA = [name for name in list_configs() if name.startswith("lina/")]
 CRASH_PUBLIC = [name for name in CRASH if name not in EMBEDDED]
 CRASH_HEADS = ["crash/embedded", "crash/embedded_gru", "crash/embedded_dsta"]
 
@@ -42,7 +43,7 @@ def parse(command: str, name: str, *flags: str) -> Any:
     return build([command, "--config", name, *flags], command_line=ParseOnly).config[command]
 
 
-@pytest.mark.parametrize("name", sorted({*RELEASED, *EMBEDDED, *CRASH}))
+@pytest.mark.parametrize("name", sorted({*RELEASED, *EMBEDDED, *CRASH, *LINA}))
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_experiment_parses(command: str, name: str) -> None:
     config = parse(command, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmattn.core.datamodule import BaseDataModule
@@ -21,14 +19,21 @@ from mmattn.speech.lina.codec_encodec import Encodec
 from mmattn.speech.lina.codec_files import build_codec, describe_codec, load_codec
 from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer
 from mmattn.speech.lina.config import LinaConfig, TokenizerName
-from mmattn.speech.lina.data_batches import Batched, BucketBatches, LinaBatch, LinaDataset, collate_spoken
+from mmattn.speech.lina.data_batches import (
+    Batched,
+    BucketBatches,
+    LinaBatch,
+    LinaDataset,
+    SpeechFiles,
+    collate_spoken,
+)
+from mmattn.speech.lina.data_tokens import TokenReader, Tokens
 from mmattn.speech.lina.layouts import SpeechFile, Split, find_utterances
 from mmattn.speech.lina.text import Tokenizer, build_tokenizer
-from mmattn.speech.lina.token_cache import encode_recordings, encode_texts, text_fingerprint
+from mmattn.speech.lina.text_bpe import train_bpe
+from mmattn.speech.lina.token_cache import text_fingerprint
 
 __all__ = ["LinaBatch", "LinaDataModule"]
-
-logger = logging.getLogger(__name__)
 
 _NAMED_CODECS = ("wavtokenizer", "encodec")
 
@@ -36,7 +41,8 @@ _NAMED_CODECS = ("wavtokenizer", "encodec")
 class LinaDataModule(BaseDataModule):
     """Utterances of one dataset for training, validation and test.
 
-    Codes and text ids are computed by the first run and kept in ``cache``.
+    Codes and text ids of training and validation are computed by the first run and kept in ``cache``. A test gets the
+    recordings as they lie on disk, because it speaks their texts and compares what is heard.
 
     Args:
         root: The dataset's folder or manifest; null when nothing is configured.
@@ -46,6 +52,7 @@ class LinaDataModule(BaseDataModule):
         codebooks: The first ones that are used; null takes all.
         tokenizer: How text becomes ids: characters, gruut, espeak or bpe.
         tokenizer_options: Of the tokenizer, as in ``LinaConfig``.
+        learn_tokenizer: Learn the pieces of "bpe" from the training texts when its file is not there yet.
         cache: Folder of the tokens; null takes ``.tokens`` in ``root``.
         batch_size: Utterances per training batch, unless ``frames_per_batch`` says otherwise.
         frames_per_batch: Frames per batch, padding included; null counts utterances.
@@ -53,6 +60,10 @@ class LinaDataModule(BaseDataModule):
         buckets: Ranges of length that are batched apart.
         min_frames: Utterances with fewer are left out.
         max_frames: Utterances with more are left out; null takes all.
+        joined: Pairs of a speaker's utterances that are trained on as one long utterance, per utterance: 0.5 adds half
+            as many again.
+        held_out: Folder of voices that are in no split, ``NAME/clone`` to clone from and ``NAME/test`` to compare with;
+            a test clones them.
         num_workers: Loading processes; all is in memory, and none are needed.
         seed: Seed of the training order.
 
@@ -76,6 +87,7 @@ class LinaDataModule(BaseDataModule):
         codebooks: int | None = None,
         tokenizer: TokenizerName = "gruut",
         tokenizer_options: dict[str, Any] | None = None,
+        learn_tokenizer: bool = False,
         cache: str | None = None,
         batch_size: int = 16,
         frames_per_batch: int | None = None,
@@ -83,6 +95,8 @@ class LinaDataModule(BaseDataModule):
         buckets: int = 10,
         min_frames: int = 1,
         max_frames: int | None = None,
+        joined: float = 0.0,
+        held_out: str | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -92,17 +106,21 @@ class LinaDataModule(BaseDataModule):
             or (frames_per_batch is not None and frames_per_batch < 1)
             or (max_frames is not None and max_frames < min_frames)
             or (codebooks is not None and codebooks < 1)
+            or joined < 0
         ):
             raise InputError(
                 f"buckets is {buckets}, min_frames {min_frames}, max_frames {max_frames}, frames_per_batch "
-                f"{frames_per_batch}, codebooks {codebooks}; expected at least 1, and max_frames not below min_frames."
+                f"{frames_per_batch}, codebooks {codebooks}, joined {joined}; expected at least 1, max_frames not "
+                "below min_frames, and joined not below 0."
             )
         self.root, self.layout = root, layout
         self.codec, self.codec_options, self.first_codebooks = codec, dict(codec_options or {}), codebooks
         self.tokenizer, self.tokenizer_options = tokenizer, dict(tokenizer_options or {})
+        self.learn_tokenizer = learn_tokenizer
         self.cache = cache
         self.frames_per_batch, self.buckets = frames_per_batch, buckets
         self.min_frames, self.max_frames = min_frames, max_frames
+        self.joined, self.held_out = joined, held_out
         self._datasets: dict[Split, LinaDataset | None] | None = None
 
     # A function of a light module: a method would take the trainer and its imports along to every loading process.
@@ -151,10 +169,18 @@ class LinaDataModule(BaseDataModule):
         """The tokenizer.
 
         Raises:
-            InputError: As :func:`~mmattn.speech.lina.text.build_tokenizer`.
+            InputError: As :func:`~mmattn.speech.lina.text.build_tokenizer`, or there are no texts to learn it from.
             MissingExtraError: If a package is missing.
         """
+        file = self.tokenizer_file
+        if self.learn_tokenizer and file is not None and not file.exists():
+            train_bpe((item.text for item in self.utterances if item.split == "train"), file)
         return build_tokenizer(self.tokenizer, self.tokenizer_options)
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer's file, None where it has none; it belongs beside the model."""
+        return Path(self.tokenizer_options["file"]) if "file" in self.tokenizer_options else None
 
     def check_fits(self, config: LinaConfig) -> None:
         """Checks that a model can be trained on this.
@@ -190,8 +216,8 @@ class LinaDataModule(BaseDataModule):
         elif isinstance(codec, Encodec):
             options = {**options, "layers": list(codec.layers[: self.codebooks])}
         texts = self.tokenizer_options
-        if "file" in texts:
-            texts = {**texts, "file": Path(texts["file"]).name}
+        if self.tokenizer_file is not None:
+            texts = {**texts, "file": self.tokenizer_file.name}
         return replace(
             config,
             tokenizer=self.tokenizer,
@@ -212,9 +238,27 @@ class LinaDataModule(BaseDataModule):
         """Returns the utterances to validate on, None if there are none."""
         return self._split("val")
 
-    def test_dataset(self) -> LinaDataset | None:
-        """Returns the utterances to test on, None if there are none."""
-        return self._split("test")
+    def test_dataset(self) -> SpeechFiles | None:
+        """Returns the recordings to test on, None if there are none."""
+        files = [item for item in self.utterances if item.split == "test"]
+        return SpeechFiles(files) if files else None
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Returns the loader of lists of recordings.
+
+        Raises:
+            InputError: If there are none.
+        """
+        return DataLoader(
+            self._configured("test", self.test_dataset()), batch_size=self.eval_batch_size, collate_fn=list
+        )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves tensors; the recordings of a test have none, and Lightning would look for some in them."""
+        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def predict_dataset(self) -> None:
+        """Returns None: texts to speak are given to ``mmattn infer lina``."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Returns the loader of training batches, in another order in every epoch.
@@ -249,25 +293,23 @@ class LinaDataModule(BaseDataModule):
         return self._datasets[split]
 
     def _read(self) -> dict[Split, LinaDataset | None]:
-        splits: tuple[Split, ...] = ("train", "val", "test")
+        splits: tuple[Split, ...] = ("train", "val")
         if self.root is None:
             return dict.fromkeys(splits)
-        files, folder = self.utterances, Path(self.root)
-        cache = (
-            Path(self.cache) if self.cache is not None else (folder if folder.is_dir() else folder.parent) / ".tokens"
+        folder = Path(self.root)
+        inside = folder if folder.is_dir() else folder.parent
+        reader = TokenReader(
+            codec=self.built_codec,
+            codebooks=self.codebooks,
+            tokenizer=self.built_tokenizer,
+            text_key=text_fingerprint(self.tokenizer, self.tokenizer_options, self.built_tokenizer),
+            cache=inside / ".tokens" if self.cache is None else Path(self.cache),
+            min_frames=self.min_frames,
+            max_frames=self.max_frames,
         )
-        key = text_fingerprint(self.tokenizer, self.tokenizer_options, self.built_tokenizer)
-        texts = encode_texts(files, self.built_tokenizer, key, cache)
-        codes = encode_recordings(files, self.built_codec, cache)
-        kept: dict[Split, list[tuple[SpeechFile, Tensor, Tensor]]] = {split: [] for split in splits}
-        outside = 0
-        for file, text, code in zip(files, texts, codes, strict=True):
-            if text is None or code is None:
-                continue
-            if code.shape[1] < self.min_frames or code.shape[1] > (self.max_frames or code.shape[1]):
-                outside += 1
-                continue
-            kept[file.split].append((file, text, code[: self.codebooks]))
-        if outside:
-            logger.warning("%d of %d utterances are too short or too long and left out.", outside, len(files))
+        kept: dict[Split, list[Tokens]] = {split: [] for split in splits}
+        for item in reader.read([file for file in self.utterances if file.split in splits]):
+            kept[item[0].split].append(item)
+        if self.joined:
+            kept["train"] += reader.pairs(kept["train"], round(self.joined * len(kept["train"])), self.seed)
         return {split: LinaDataset(items, self.speakers) if items else None for split, items in kept.items()}

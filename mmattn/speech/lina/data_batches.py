@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from mmattn.speech.lina.collate import SpeechBatch, Utterance, collate
 from mmattn.speech.lina.layouts import SpeechFile
 
-__all__ = ["Batched", "BucketBatches", "LinaBatch", "LinaDataset", "SpokenUtterance", "collate_spoken"]
+__all__ = ["Batched", "BucketBatches", "LinaBatch", "LinaDataset", "SpeechFiles", "SpokenUtterance", "collate_spoken"]
 
 
 class SpokenUtterance(NamedTuple):
@@ -69,6 +69,23 @@ class LinaDataset(Dataset[SpokenUtterance]):
         text = self.text[self._text_ends[index] : self._text_ends[index + 1]]
         codes = self.codes[:, self._ends[index] : self._ends[index + 1]]
         return SpokenUtterance(Utterance(text.long(), codes.long(), self.names[index]), self.speakers[index])
+
+
+class SpeechFiles(Dataset[SpeechFile]):
+    """Recordings as they lie on disk.
+
+    Args:
+        files: The recordings.
+    """
+
+    def __init__(self, files: Sequence[SpeechFile]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> SpeechFile:
+        return self.files[index]
 
 
 class Batched(Dataset[list[SpokenUtterance]]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mmattn.core.checkpoint import read_card
 from mmattn.core.errors import CheckpointError
 from mmattn.speech.lina.checkpoints import load_lina, save_lina
 from mmattn.speech.lina.voice import fingerprint, load_voice, save_voice
@@ -44,9 +45,8 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
     stored = replace(stored, config=replace(stored.config, speaking=dict(speaking or stored.config.speaking)))
     model = fingerprint(stored.tensors)
     voices = [load_voice(file, model) for file in sorted((Path(source) / VOICES).glob("*.safetensors"))]
-    card = Path(target) / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else "# Lina, embedded model\n"
-    folder = save_lina(target, stored, card=text, dtype=torch.float16)
+    card = read_card(target, "# Lina, embedded model\n")
+    folder = save_lina(target, stored, card=card, dtype=torch.float16)
     shutil.rmtree(folder / VOICES, ignore_errors=True)
     (folder / VOICES).mkdir()
     for voice in voices:
@@ -57,7 +57,7 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
 def main(args: Sequence[str] | None = None) -> None:
     """Ships what the command line names."""
     parser = argparse.ArgumentParser(description="Writes the trained Lina checkpoint that ships, in float16.")
-    parser.add_argument("folder", help="for example runs/lina_embedded/step_9000")
+    parser.add_argument("folder", help="for example runs/lina_embedded/version_0/step_9000")
     parser.add_argument("target", help="folder to write, for example mmattn/assets/lina")
     parser.add_argument("--temperature", type=float, default=0.5, help="recommended by the checkpoint; default: 0.5")
     parser.add_argument("--top-k", type=int, default=50, help="recommended by the checkpoint; default: 50")

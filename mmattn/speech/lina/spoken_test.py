@@ -57,6 +57,15 @@ class SpokenTest:
         text = format_table({name: scores.total for name, scores in self.rows.items()})
         return f"{text}\n\n{similarity_table(self.clones)}" if self.clones else text
 
+    def numbers(self) -> dict[str, float]:
+        """Returns every number that there is, by the name ``row/score``."""
+        found = {
+            f"{name.replace(' ', '_')}/{score}": value
+            for name, scores in self.rows.items()
+            for score, value in scores.total.to_json().items()
+        }
+        return {name: float(value) for name, value in found.items() if value is not None}
+
     def save(self, folder: Path) -> None:
         """Writes ``scores.json`` and ``table.md``."""
         folder.mkdir(parents=True, exist_ok=True)

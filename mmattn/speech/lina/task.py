@@ -7,11 +7,13 @@ from the model so that it reads the text (arXiv 2301.02111 has its first codeboo
 state for every training voice (:mod:`.voice_table`), and forget gates that remember at first.
 
 A validation speaks a few of its sentences, logs how many end by themselves and how long they are beside the recordings,
-and writes a checkpoint folder ``step_N`` into the run folder that ``mmattn infer lina --checkpoint`` reads.
+and writes a checkpoint folder ``step_N`` into the run folder that ``mmattn infer lina --checkpoint`` reads. A test
+speaks the test split's texts and lets judges hear them (:mod:`.spoken_task`).
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,6 @@ from torch import Tensor
 
 from mmattn.attention.gla import GatedLinearAttention
 from mmattn.core.errors import InputError
-from mmattn.core.task import BaseTask
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.codec_files import load_codec
@@ -37,6 +38,7 @@ from mmattn.speech.lina.guided_attention import guided_attention_loss
 from mmattn.speech.lina.losses import lina_loss, top_k_accuracy
 from mmattn.speech.lina.model import LinaModel, LinaOutput
 from mmattn.speech.lina.sampling import SamplingOptions
+from mmattn.speech.lina.spoken_task import SpokenTask
 from mmattn.speech.lina.voice import Voice, fingerprint, save_voice
 from mmattn.speech.lina.voice_table import VoiceTable
 
@@ -51,12 +53,16 @@ _MOST_FRAMES = 500
 _TOP_K = 10
 
 
-class LinaTask(BaseTask):
+class LinaTask(SpokenTask):
     """Trains one token model.
 
     Args:
         config: The model; null takes the config of ``initial_checkpoint``, or else the published one.
         initial_checkpoint: Weights to start from: "embedded", a checkpoint folder or hf:repo[/folder][@revision].
+        test_checkpoint: Checkpoint that a test speaks with when no other is named, by ``initial_checkpoint`` or
+            ``--ckpt_path``; so one config holds a training and the numbers of what came out of it.
+        test_options: Of :class:`~mmattn.speech.lina.predictor.LinaInferOptions` for a test, over those the checkpoint
+            recommends.
         codec: Folder of the codec that made the tokens, kept in every checkpoint so that it speaks; null leaves it out.
         voices: Names of training speakers that have an initial state of their own; it is written as a voice file. The
             first one is what the model speaks with when none is asked for.
@@ -74,6 +80,7 @@ class LinaTask(BaseTask):
         guided_until: Share of all steps after which it is gone.
         guided_sigma: Width of its diagonal.
         frame_masking: Share of the input's frames that are hidden in training.
+        recompute: Form the blocks' intermediate values again in the backward pass: much less memory, a third more time.
         gate_bias: The forget gates' biases are spread over [0, this] at first, so that some channels keep what they
             hold for long; 0 leaves them as published.
         spoken: Sentences that a validation speaks.
@@ -85,6 +92,8 @@ class LinaTask(BaseTask):
         self,
         config: LinaConfig | None = None,
         initial_checkpoint: str | None = None,
+        test_checkpoint: str | None = None,
+        test_options: dict[str, Any] | None = None,
         codec: str | None = None,
         voices: list[str] | None = None,
         voice_rank: int = 1,
@@ -101,6 +110,7 @@ class LinaTask(BaseTask):
         guided_until: float = 0.5,
         guided_sigma: float = 0.12,
         frame_masking: float = 0.0,
+        recompute: bool = False,
         gate_bias: float = 0.0,
         spoken: int = 8,
     ) -> None:
@@ -113,12 +123,14 @@ class LinaTask(BaseTask):
         if voices and not voice_statement.strip():
             raise InputError("Voices are written with a statement on consent; voice_statement is empty.")
         self.config, self.initial_checkpoint, self.codec_folder = config, initial_checkpoint, codec
+        self.test_checkpoint, self.test_options = test_checkpoint, test_options or {}
         self.voices, self.voice_rank, self.voice_statement = voices or [], voice_rank, voice_statement
         self.lr, self.voice_lr, self.betas, self.weight_decay = lr, voice_lr, betas, weight_decay
         self.warmup_steps, self.flat, self.final = warmup_steps, flat, final
         self.codebook_weights = codebook_weights
         self.guided_weight, self.guided_until, self.guided_sigma = guided_weight, guided_until, guided_sigma
-        self.frame_masking, self.gate_bias, self.spoken = frame_masking, gate_bias, spoken
+        self.frame_masking, self.recompute = frame_masking, recompute
+        self.gate_bias, self.spoken = gate_bias, spoken
         super().__init__()
 
     def configure_models(self) -> None:
@@ -130,6 +142,7 @@ class LinaTask(BaseTask):
         else:
             self.model = LinaModel(self.config or LinaConfig())
             self._spread_gates()
+        self.model.decoder.recompute = self.recompute
         fresh = self.model.initial_state(1)
         self.table = VoiceTable(fresh, len(self.voices), rank=self.voice_rank) if self.voices else None
 
@@ -149,7 +162,7 @@ class LinaTask(BaseTask):
             InputError: If they differ in codebooks or text ids, or a voice has no recordings.
         """
         data, config = getattr(self.trainer, "datamodule", None), self.model.config
-        if not isinstance(data, LinaDataModule):
+        if not isinstance(data, LinaDataModule) or stage == "test":
             return
         data.check_fits(config)
         missing = sorted(set(self.voices) - set(data.speakers))
@@ -247,8 +260,13 @@ class LinaTask(BaseTask):
         if self.trainer.state.fn == "fit":
             self.export(Path(self.trainer.log_dir) / f"step_{self.global_step}")
 
+    def tested_checkpoint(self, scratch: Path) -> str | Path:
+        """Returns the checkpoint that is named, or what is in training as one."""
+        named = self.initial_checkpoint or self.test_checkpoint
+        return self.export(scratch) if named is None or self.trainer.ckpt_path is not None else named
+
     def export(self, folder: Path) -> Path:
-        """Writes the model, the codec and the voices as a checkpoint folder and returns its path."""
+        """Writes the model, its codec, tokenizer and voices as a checkpoint folder and returns its path."""
         data = getattr(self.trainer, "datamodule", None)
         config = data.described(self.model.config) if isinstance(data, LinaDataModule) else self.model.config
         codec: dict[str, Tensor] = {}
@@ -258,6 +276,8 @@ class LinaTask(BaseTask):
         if self.voices:
             config = replace(config, default_voice=self.voices[0])
         save_lina(folder, StoredLina(config, tensors, codec), card=_CARD.format(step=self.global_step))
+        if isinstance(data, LinaDataModule) and data.tokenizer_file is not None:
+            shutil.copyfile(data.tokenizer_file, folder / data.tokenizer_file.name)
         if self.table is not None:
             (folder / "voices").mkdir(exist_ok=True)
             for number, name in enumerate(self.voices):

@@ -57,12 +57,53 @@ def test_a_batch_has_codes_texts_speakers_and_names(data: LinaDataModule) -> Non
             assert torch.equal(text, CharacterTokenizer().encode(f"hello number {name[-1]}").ids)
 
 
-def test_validation_and_test_come_in_order_and_strangers_have_no_number(data: LinaDataModule) -> None:
+def test_validation_comes_in_order_and_strangers_have_no_number(data: LinaDataModule) -> None:
+    say(Path(str(data.root)) / "val" / "carl" / "0.wav", "who is this?")
     (val,) = list(data.val_dataloader())
-    assert val.names == ["val/anna/0", "val/ben/0"]
-    (test,) = list(data.test_dataloader())
-    assert test.names == ["test/anna/0", "test/ben/0", "test/carl/0"]
-    assert test.speakers.tolist() == [0, 1, -1]
+    assert val.names == ["val/anna/0", "val/ben/0", "val/carl/0"]
+    assert val.speakers.tolist() == [0, 1, -1]
+
+
+def test_a_test_gets_recordings_and_needs_no_codec(data: LinaDataModule) -> None:
+    plain = module(Path(str(data.root)), "no/such/codec", eval_batch_size=2)
+    batches = list(plain.test_dataloader())
+    assert [[file.name for file in batch] for batch in batches] == [["test/anna/0", "test/ben/0"], ["test/carl/0"]]
+    assert batches[1][0].text == "who is this?"
+    with pytest.raises(InputError, match="needs prediction data"):
+        plain.predict_dataloader()
+
+
+def test_pairs_of_a_speaker_are_long_utterances(data: LinaDataModule, codec: str) -> None:
+    more = module(Path(str(data.root)), codec, joined=0.5)
+    dataset, plain = more.train_dataset(), data.train_dataset()
+    assert dataset is not None
+    assert plain is not None
+    assert (len(plain), len(dataset)) == (8, 12)
+    for index in range(8, 12):
+        first, second = (plain.names.index(name) for name in dataset.names[index].split("+"))
+        assert first != second
+        assert dataset.speakers[index] == plain.speakers[first] == plain.speakers[second]
+        joined = dataset[index].utterance
+        expected = torch.cat([plain[first].utterance.codes, plain[second].utterance.codes], dim=1)
+        assert torch.equal(joined.codes, expected)
+        texts = [f"hello number {plain.names[place][-1]}" for place in (first, second)]
+        assert torch.equal(joined.text, CharacterTokenizer().encode(", ".join(texts)).ids)
+
+
+def test_a_tokenizer_is_learned_once_from_training_texts(tmp_path: Path, codec: str) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    file = tmp_path / "pieces.json"
+    options = {"tokenizer": "bpe", "tokenizer_options": {"file": str(file)}}
+    root = plain_folder(tmp_path / "data")
+    with pytest.raises(InputError, match=r"pieces\.json is missing"):
+        module(root, codec, **options).train_dataset()
+    learned = module(root, codec, learn_tokenizer=True, **options).built_tokenizer
+    assert "hello" in learned.encode("hello").symbols
+    assert "this" not in learned.encode("this").symbols  # carl says it, in the test alone
+    before = file.read_bytes()
+    say(root / "train" / "anna" / "9.wav", "something else entirely")
+    assert module(root, codec, learn_tokenizer=True, **options).built_tokenizer.vocab_size == learned.vocab_size
+    assert file.read_bytes() == before
 
 
 def test_batches_go_to_a_device(data: LinaDataModule) -> None:
@@ -126,7 +167,8 @@ def test_frames_per_batch_bound_the_padded_size(data: LinaDataModule, codec: str
 def test_a_dataset_without_splits(tmp_path: Path, codec: str) -> None:
     data = module(ljspeech(tmp_path, count=60), codec)
     assert data.speakers == ["LJ"]
-    sizes = [len(part) for part in (data.train_dataset(), data.val_dataset(), data.test_dataset()) if part]
+    parts = (data.train_dataset(), data.val_dataset(), data.test_dataset())
+    sizes = [len(part) for part in parts if part is not None]
     assert sum(sizes) == 60
 
 
@@ -162,7 +204,8 @@ def test_nothing_configured_says_what_to_set(codec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"buckets": 0}, {"min_frames": 9, "max_frames": 8}, {"codebooks": 0}, {"frames_per_batch": 0}]
+    "options",
+    [{"buckets": 0}, {"min_frames": 9, "max_frames": 8}, {"codebooks": 0}, {"frames_per_batch": 0}, {"joined": -1}],
 )
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InputError, match="expected at least 1"):

@@ -4,20 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from mmattn.attention.gla import GatedLinearAttention
 from mmattn.core.errors import InputError
+from mmattn.media.audio import read_audio
+from mmattn.speech.lina import cloning
 from mmattn.speech.lina.checkpoints import load_lina
 from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule
 from mmattn.speech.lina.delay import START
-from mmattn.speech.lina.predictor import LinaPredictor
+from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.task import LinaTask
 from mmattn.speech.lina.text import build_tokenizer
+from mmattn.speech.lina.tuning import TuningOptions
 from mmattn.speech.lina.voice import load_voice
 from tests.speech.lina.codec_tiny import embedded
 from tests.speech.lina.tiny import tiny_config
@@ -145,6 +149,58 @@ def test_training_goes_on_from_a_checkpoint_folder(workplace: Path) -> None:
     for name, tensor in again.model.state_dict().items():
         torch.testing.assert_close(tensor, trained.model.state_dict()[name])
     assert again.model.training
+
+
+def test_a_checkpoint_has_the_tokenizers_file(workplace: Path) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    options = {"file": str(workplace / "pieces.json")}
+    pieces = LinaDataModule(
+        str(workplace / "speech"), codec=str(workplace / "codec"), tokenizer="bpe", tokenizer_options=options,
+        learn_tokenizer=True, batch_size=4,
+    )  # fmt: skip
+    trainer(workplace, 1).fit(
+        task(workplace, config=tiny_config(text_vocab=64, position="sinusoidal"), recompute=True), pieces
+    )
+    (workplace / "pieces.json").unlink()
+    predictor = LinaPredictor.from_pretrained(workplace / "run" / "step_1", max_seconds=0.5, retries=0)
+    assert predictor.tokenizer.encode("hello").symbols[1:-1] == ["hello"]
+    assert len(predictor.predict("hello").samples) > 0
+
+
+@pytest.mark.parametrize("named", ["test_checkpoint", "ckpt_path"])
+def test_a_test_speaks_and_judges(workplace: Path, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed")
+    monkeypatch.setattr(cloning, "usual_tuning", lambda count: TuningOptions(passes=1))
+    write_recording(workplace / "speech/test/anna/0.wav", "hello stranger")
+    for part in ("clone", "test"):
+        write_recording(workplace / f"strangers/carl/{part}/0.wav", "good morning")
+    usual: dict[str, Any] = {"voices": ["anna"], "voice_statement": STATEMENT}
+    usual |= {"test_options": {"max_seconds": 0.5, "retries": 0}}
+    run = trainer(workplace, 1)
+    first = task(workplace, **usual)
+    run.fit(first, data(workplace))
+    run.save_checkpoint(workplace / "last.ckpt")
+    recordings = data(workplace, held_out=str(workplace / "strangers"))
+    if named == "test_checkpoint":
+        # Its other weights, which nobody asked for, would give another duration.
+        other = task(workplace, **usual, test_checkpoint=str(workplace / "run" / "step_1"), codec=None)
+        path = None
+    else:
+        other, path = task(workplace, **usual), workplace / "last.ckpt"
+    tested = trainer(workplace, 1)
+    (numbers,) = tested.test(other, recordings, ckpt_path=path, weights_only=True if path else None, verbose=False)
+    assert numbers["test/speech/sentences"] == numbers["test/speech_of_carl/sentences"] == 1
+    assert (numbers["test/speech/seen_words"], numbers["test/speech/unseen_words"]) == (1, 1)
+    spoken = read_audio(next((workplace / "run/test/speech").glob("*_anna.wav"))).samples
+    expected = LinaPredictor.from_pretrained(workplace / "run" / "step_1", max_seconds=0.5, retries=0)
+    np.testing.assert_allclose(spoken, expected.predict(LinaItem("hello stranger", "anna", 0)).samples, atol=1e-4)
+    assert (workplace / "run/test/table.md").read_text().startswith("|")
+
+
+def test_a_test_needs_the_voices_that_are_configured(workplace: Path) -> None:
+    write_recording(workplace / "speech/test/anna/0.wav", "hello stranger")
+    with pytest.raises(InputError, match="no held-out voices"):
+        trainer(workplace, 1).test(task(workplace), data(workplace, held_out=str(workplace / "nobody")), verbose=False)
 
 
 @pytest.mark.parametrize(
