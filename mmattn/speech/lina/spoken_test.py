@@ -1,7 +1,8 @@
 """The test of a model that speaks: its sentences, the codec's copies and the recordings before the same judges.
 
 Held-out voices are cloned and speak too: their sentences should sound more like them than like any voice the model
-knows. Everything goes through :class:`.predictor.LinaPredictor`, as users get it.
+knows. All texts are read once more as one page, whose end should be as good as its beginning. Everything goes through
+:class:`.predictor.LinaPredictor`, as users get it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class SpokenTest:
     """What came out.
 
     Attributes:
-        rows: Scores of the recordings, the codec's copies, the speech, and the same of every held-out voice.
+        rows: Scores of the recordings, the codec's copies, the speech, the first and the last quarter of the page, and
+            the first three of every held-out voice.
         clones: Whom the cloned voices sound like.
     """
 
@@ -154,6 +156,10 @@ def run_spoken_test(
         judge(f"speech{suffix}", _spoken(items, predictor, voice, seed), len(items))
 
     judge_all("", known, None)
+    page = list(_read_page(known, predictor, seed))
+    quarter = -(-len(page) // 4)
+    judge("page start", iter(page[:quarter]), quarter)
+    judge("page end", iter(page[-quarter:]), quarter)
     clones: list[CloneSimilarity] = []
     for folder, items in strange.items():
         judge_all(f" of {folder.name}", items, _cloned(predictor, folder))
@@ -196,6 +202,17 @@ def _spoken(items: Sequence[_Recorded], predictor: LinaPredictor, voice: Voice |
             report = result.sentences[0].report if len(result.sentences) == 1 else None
             seconds = read_audio(item.file).seconds
             yield Judged(item.text, result.samples, result.sample_rate, item.voice, seconds, report)
+
+
+def _read_page(items: Sequence[_Recorded], predictor: LinaPredictor, seed: int) -> Iterator[Judged]:
+    """Reads all texts as one, with the voice of the first, and yields its sentences."""
+    voice = items[0].voice
+    text = "\n".join(item.text for item in items)
+    result = predictor.predict(LinaItem(text, voice if voice in predictor.voices else None, seed))
+    for sentence in result.sentences:
+        start = round(sentence.start * result.sample_rate)
+        sound = result.samples[start : start + round(sentence.seconds * result.sample_rate)]
+        yield Judged(sentence.text, sound, result.sample_rate, voice, None, sentence.report)
 
 
 def _cloned(predictor: LinaPredictor, folder: Path) -> Voice:

@@ -18,7 +18,8 @@ pytest.importorskip("pocketsphinx")
 
 def test_every_row_is_judged_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloning, "usual_tuning", lambda count: TuningOptions(passes=1))
-    write_recording(tmp_path / "speech/test/slt/0.wav", "hello there")
+    for number in range(5):
+        write_recording(tmp_path / f"speech/test/slt/{number}.wav", "hello there.")
     write_recording(tmp_path / "speech/train/slt/0.wav", "hello")
     for part in ("clone", "test"):
         write_recording(tmp_path / f"strangers/anna/{part}/0.wav", "good morning")
@@ -31,14 +32,14 @@ def test_every_row_is_judged_and_written(tmp_path: Path, monkeypatch: pytest.Mon
         held_out=find_held_out(tmp_path / "strangers"),
         examples=tmp_path / "examples",
     )
-    ends = ("", " of anna")
-    assert list(done.rows) == [f"{row}{end}" for end in ends for row in ("recordings", "codec", "speech")]
-    assert all(scores.total.sentences == 1 for scores in done.rows.values())
+    kinds = ("recordings", "codec", "speech")
+    assert list(done.rows) == [*kinds, "page start", "page end", *(f"{kind} of anna" for kind in kinds)]
+    assert [done.rows[kind].total.sentences for kind in ("speech", "page start", "speech of anna")] == [5, 2, 1]
     total = done.rows["speech"].total
-    assert (total.seen_words, total.unseen_words) == (1, 1)
+    assert (total.seen_words, total.unseen_words) == (5, 5)
     assert total.duration_ratio is not None
     assert done.rows["recordings"].total.monotonic is None
-    assert len(list((tmp_path / "examples").rglob("*.wav"))) == 6
+    assert len(list((tmp_path / "examples").rglob("*.wav"))) == 22
     done.save(tmp_path / "test")
     written = json.loads((tmp_path / "test/scores.json").read_text())
     assert set(written["rows"]) == set(done.rows)
