@@ -24,7 +24,15 @@ from torch import Tensor
 from mmattn import __version__
 from mmattn.core.errors import CheckpointError
 
-__all__ = ["FORMAT_VERSION", "check_keys", "load_checkpoint", "load_torch_file", "read_config", "save_checkpoint"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_keys",
+    "load_checkpoint",
+    "load_torch_file",
+    "read_card",
+    "read_config",
+    "save_checkpoint",
+]
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -112,6 +120,12 @@ def read_config(directory: str | Path, system: str) -> dict[str, Any]:
             "Update with: pip install --upgrade mmattn",
         )
     return dict(description["config"])
+
+
+def read_card(directory: str | Path, default: str) -> str:
+    """Returns the model card of a checkpoint folder, ``default`` where the folder has none or is not there yet."""
+    file = Path(directory) / CARD
+    return file.read_text(encoding="utf-8") if file.is_file() else default
 
 
 def load_torch_file(path: str | Path) -> Any:

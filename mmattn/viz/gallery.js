@@ -120,7 +120,7 @@ for (const stage of $$("button.stage")) {
 }
 slider?.addEventListener("input", () => { relabel(); filter(); });
 $("#query").addEventListener("input", (event) => { state.query = event.target.value; filter(); });
-$("#order").addEventListener("change", (event) => { state.order = event.target.value; sort(); });
+$("#order")?.addEventListener("change", (event) => { state.order = event.target.value; sort(); });
 for (const button of $$(".tools .show button")) {
   button.addEventListener("click", () => {
     state.kind = button.value;

@@ -61,7 +61,7 @@ def write_gallery(
     note: str = "",
     labels: tuple[str, str] = ("normal", "anomalous"),
 ) -> Path:
-    """Writes the page for ``items``, highest score first.
+    """Writes the page for ``items``, highest score first; those without a score stand by name.
 
     Args:
         path: The HTML file, or a folder that gets an ``index.html``.
@@ -133,7 +133,7 @@ def _page(items: Sequence[GalleryItem], title: str, threshold: float | None, not
 </div></header>
 <div class="tools"><div class="wide">
 {_slider(items, threshold, low, high)}
-{_finder(kinds, labels)}
+{_finder(items, kinds, labels)}
 </div></div>
 <main class="wide">
 <div class="{grid}" data-below="{escape(labels[0])}" data-above="{escape(labels[1])}">
@@ -197,7 +197,7 @@ def _slider(items: Sequence[GalleryItem], threshold: float | None, low: float, h
 <output id="threshold-value" for="threshold">{threshold:.3f}</output></div>"""
 
 
-def _finder(kinds: Sequence[str], labels: tuple[str, str]) -> str:
+def _finder(items: Sequence[GalleryItem], kinds: Sequence[str], labels: tuple[str, str]) -> str:
     choices = [("all", "All")]
     if "above" in kinds or "below" in kinds:
         choices += [("above", labels[1].capitalize()), ("below", labels[0].capitalize())]
@@ -207,11 +207,15 @@ def _finder(kinds: Sequence[str], labels: tuple[str, str]) -> str:
         f'<button type="button" value="{kind}" aria-pressed="{str(kind == "all").lower()}">{escape(word)}</button>'
         for kind, word in choices
     )
+    order = ""
+    # Without scores the cards stand by name already.
+    if any(item.score is not None for item in items):
+        order = """<select id="order" aria-label="Order"><option value="high">Highest first</option>
+<option value="low">Lowest first</option><option value="name">By name</option></select>
+"""
     return f"""<div class="find">
 <div class="show"{" hidden" if len(choices) == 1 else ""}>{buttons}</div>
-<select id="order" aria-label="Order"><option value="high">Highest first</option>
-<option value="low">Lowest first</option><option value="name">By name</option></select>
-<input id="query" type="search" placeholder="Find a file" aria-label="Find a file"></div>"""
+{order}<input id="query" type="search" placeholder="Find a file" aria-label="Find a file"></div>"""
 
 
 def _card(item: GalleryItem, kind: str, low: float, high: float, labels: tuple[str, str]) -> str:

@@ -8,7 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmattn.core.checkpoint import check_keys, load_checkpoint, load_torch_file, read_config, save_checkpoint
+from mmattn.core.checkpoint import (
+    check_keys,
+    load_checkpoint,
+    load_torch_file,
+    read_card,
+    read_config,
+    save_checkpoint,
+)
 from mmattn.core.errors import CheckpointError
 
 
@@ -44,6 +51,11 @@ def test_saving_again_replaces_the_checkpoint_and_keeps_other_files(folder: Path
     assert config == {"depth": 3}
     assert (folder / "samples" / "x.png").read_bytes() == b"picture"
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
+
+
+def test_the_card_of_a_folder_is_read_and_a_missing_one_has_a_default(folder: Path) -> None:
+    assert read_card(folder, "# New") == "# Card\n"
+    assert read_card(folder / "nowhere", "# New") == "# New"
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_whole(folder: Path) -> None:

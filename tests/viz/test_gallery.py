@@ -77,6 +77,14 @@ def test_without_a_threshold_items_keep_their_own_labels(tmp_path: Path) -> None
     assert [tag for tag in found.all("input") if tag["type"] == "range"] == []
 
 
+def test_an_order_by_score_is_offered_only_where_there_are_scores(tmp_path: Path) -> None:
+    assert [tag["id"] for tag in page(tmp_path, ITEMS).all("select")] == ["order"]
+    found = page(tmp_path, [GalleryItem("b.wav"), GalleryItem("c.wav", error="It is empty."), GalleryItem("a.wav")])
+    assert found.all("select") == []
+    assert "Highest first" not in found.text
+    assert [card["data-title"] for card in found.all("article")] == ["a.wav", "b.wav", "c.wav"]
+
+
 def test_all_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'&"
     item = GalleryItem(evil, 0.5, evil, {evil: "a.png"}, {evil: evil})
@@ -183,4 +191,10 @@ def test_the_page_works_in_a_browser_without_a_single_request(tmp_path: Path) ->
         assert page.locator("dialog h2").inner_text() == "high.png"
         page.keyboard.press("Escape")
         assert not page.locator("dialog").is_visible()
+
+        # Without scores there is no order to choose, and the rest of the page works all the same.
+        page.goto(write_gallery(tmp_path / "plain.html", [GalleryItem("a.wav"), GalleryItem("b.wav")]).as_uri())
+        assert page.locator("#order").count() == 0
+        page.fill("#query", "B.")
+        assert page.locator(".card:visible").all_inner_texts() == ["b.wav"]
     assert problems == []

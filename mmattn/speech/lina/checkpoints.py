@@ -13,9 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.errors import CheckpointError
-from mmattn.core.resolver import resolve
+from mmattn.core.stored_model import load_stored, save_stored
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
 
@@ -64,15 +62,8 @@ def load_lina(source: str | Path) -> StoredLina:
         CheckpointError: If it is none of Lina, or damaged.
         WeightsUnavailableError: If it is neither on disk nor reachable.
     """
-    folder = resolve("lina", source)
-    tensors, stored = load_checkpoint(folder, "lina")
-    try:
-        config = LinaConfig.from_dict(stored)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"The config of '{source}' is none of a language model: {error}") from error
-    own = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(PREFIX)}
-    codec = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return StoredLina(config, own, codec, folder)
+    found = load_stored("lina", source, LinaConfig.from_dict, prefix=PREFIX, what="a language model")
+    return StoredLina(found.config, found.tensors, found.part, found.folder)
 
 
 def save_lina(folder: str | Path, stored: StoredLina, *, card: str, dtype: torch.dtype | None = None) -> Path:
@@ -87,7 +78,7 @@ def save_lina(folder: str | Path, stored: StoredLina, *, card: str, dtype: torch
     Raises:
         CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
     """
-    tensors = {**stored.tensors, **{PREFIX + name: tensor for name, tensor in stored.codec.items()}}
-    if dtype is not None:
-        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    return save_checkpoint(folder, tensors, system="lina", config=stored.config.to_dict(), card=card)
+    config = stored.config.to_dict()
+    return save_stored(
+        folder, stored.tensors, stored.codec, system="lina", prefix=PREFIX, config=config, card=card, dtype=dtype
+    )

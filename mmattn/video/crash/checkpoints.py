@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.errors import CheckpointError
-from mmattn.core.resolver import resolve
+from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.stored_model import load_stored, save_stored
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.model import RiskModel, build_model
 
@@ -63,17 +62,15 @@ def load_crash(source: str | Path) -> StoredCrash:
         CheckpointError: If it is none of CRASH, or damaged.
         WeightsUnavailableError: If it is neither on disk nor reachable.
     """
-    tensors, stored = load_checkpoint(resolve("crash", source), "crash")
-    try:
-        config = CrashConfig.from_dict(stored)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"The config of '{source}' is none of a risk model: {error}",
-            "Pass the folder of a risk model, for example epoch_9; the embedded detector alone predicts no accidents.",
-        ) from error
-    own = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(PREFIX)}
-    perception = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return StoredCrash(config, own, perception)
+    found = load_stored(
+        "crash",
+        source,
+        CrashConfig.from_dict,
+        prefix=PREFIX,
+        what="a risk model",
+        hint="Pass the folder of a risk model, for example epoch_9; the embedded detector alone predicts no accidents.",
+    )
+    return StoredCrash(found.config, found.tensors, found.part)
 
 
 def save_crash(folder: str | Path, stored: StoredCrash, *, card: str, dtype: torch.dtype | None = None) -> Path:
@@ -88,10 +85,10 @@ def save_crash(folder: str | Path, stored: StoredCrash, *, card: str, dtype: tor
     Raises:
         CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
     """
-    tensors = {**stored.tensors, **{PREFIX + name: tensor for name, tensor in stored.perception.items()}}
-    if dtype is not None:
-        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    return save_checkpoint(folder, tensors, system="crash", config=stored.config.to_dict(), card=card)
+    config = stored.config.to_dict()
+    return save_stored(
+        folder, stored.tensors, stored.perception, system="crash", prefix=PREFIX, config=config, card=card, dtype=dtype
+    )
 
 
 def load_detector(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

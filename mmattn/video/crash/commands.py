@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,9 @@ from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from mmattn.core.inputs import InputItem
     from mmattn.video.crash.feature_folder import Filled
     from mmattn.video.crash.predictor import CrashPredictor
@@ -73,8 +75,7 @@ def convert(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a rate of false alarms from videos of normal driving."""
-    from tqdm import tqdm
-
+    from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.core.inputs import expand_inputs
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.alerts import AlertRule, threshold_for_rate
@@ -85,15 +86,12 @@ def calibrate(args: argparse.Namespace) -> int:
     items = expand_inputs([args.folder], suffixes=VIDEO_SUFFIXES)
     options = CrashInferOptions(persistence=args.persistence, cooldown=args.cooldown, overlay=False)
     predictor = CrashPredictor.from_pretrained(args.checkpoint, device=args.device, options=options)
-    curves, failed = [], 0
-    for item in tqdm(items, unit="video", file=sys.stderr):
-        try:
-            result = predictor.predict(item.path)
-        except (OSError, ValueError) as error:
-            tqdm.write(f"left out: {item.path}: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        curves.append((result.risk, result.times))
+
+    def curve(video: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        result = predictor.predict(video)
+        return result.risk, result.times
+
+    curves, failed = measure_items(items, curve, unit="video")
     found = threshold_for_rate(curves, args.false_alarms_per_hour, rule)
     print(
         f"threshold {found.threshold:.3f}: {found.alerts} false alarms in {found.hours:.2f} h of {len(curves)} videos, "
@@ -105,11 +103,8 @@ def calibrate(args: argparse.Namespace) -> int:
         f"--persistence {rule.persistence} --cooldown {rule.cooldown:g}"
     )
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-        file = args.output / "calibration.json"
         facts = {**found.to_json(), "persistence": rule.persistence, "cooldown": rule.cooldown, "videos": len(curves)}
-        file.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        print(f"Wrote {file}")
+        write_calibration(args.output, facts)
     return 1 if failed else 0
 
 
@@ -127,11 +122,12 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
+    from mmattn.core.dataset_scan import print_findings
     from mmattn.video.crash.data_check import check_dataset
 
-    is_fine, lines = check_dataset(args.path, args.layout, feature=args.feature, features_root=args.features_root)
-    print("\n".join(lines))
-    return 0 if is_fine else 1
+    return print_findings(
+        *check_dataset(args.path, args.layout, feature=args.feature, features_root=args.features_root)
+    )
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -240,6 +236,7 @@ def _predictor(
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
+    from mmattn.core.failures import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [
@@ -252,9 +249,7 @@ def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: f
         )
         for record in records
     ]
-    failed = output / "errors.jsonl"
-    errors = [json.loads(line) for line in failed.read_text().splitlines()] if failed.exists() else []
-    items += [GalleryItem(title=Path(e["input"]).name, error=f"{e['error']} {e['hint']}".strip()) for e in errors]
+    items += failed_items(output)
     write_gallery(
         output / "index.html",
         items,

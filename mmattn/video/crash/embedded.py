@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from mmattn.core.checkpoint import read_card
 from mmattn.core.errors import CheckpointError
 from mmattn.video.crash.checkpoints import load_crash, save_crash
 
@@ -34,9 +35,8 @@ def ship(source: str | Path, target: str | Path) -> Path:
             f"'{source}' holds no detector, so it cannot read videos.",
             "Train it with crash/embedded, or name the detector with model.init_args.detector.",
         )
-    card = Path(target) / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else "# CRASH, embedded model\n"
-    return save_crash(target, stored, card=text, dtype=torch.float16)
+    card = read_card(target, "# CRASH, embedded model\n")
+    return save_crash(target, stored, card=card, dtype=torch.float16)
 
 
 def main(args: Sequence[str] | None = None) -> None:

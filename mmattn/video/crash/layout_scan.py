@@ -1,16 +1,16 @@
-"""Looking at a dataset folder: annotated clips, and a list of what is wrong instead of a stop at the first problem."""
+"""Looking at a dataset folder: annotated clips, and labels and times as people write them."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from mmattn.core.dataset_scan import DatasetScan, named
 from mmattn.core.errors import InputError
 
-__all__ = ["Clip", "Scan", "named", "read_label", "read_seconds"]
+__all__ = ["Clip", "Scan", "read_label", "read_seconds"]
 
 
 @dataclass(frozen=True)
@@ -46,40 +46,8 @@ class Clip:
     row: int | None = None
 
 
-@dataclass
-class Scan:
-    """One reading of a dataset folder.
-
-    Attributes:
-        root: The dataset's folder.
-        problems: What was found wrong, one sentence each.
-    """
-
-    root: Path
-    problems: list[str] = field(default_factory=list)
-
-    def lines(self, place: str) -> list[str]:
-        """Returns the lines of a text file below the root that are not empty; a missing file is a problem."""
-        try:
-            text = (self.root / place).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            self.problems.append(f"The file {place} is missing.")
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            self.problems.append(f"The file {place} cannot be read: {error}.")
-            return []
-        return [line.strip() for line in text.splitlines() if line.strip()]
-
-    def rows(self, place: str, columns: Iterable[str]) -> list[dict[str, str]]:
-        """Returns the rows of a CSV file with a header; a missing file or column is a problem."""
-        lines = self.lines(place)
-        reader = csv.DictReader(lines)
-        present = [name.strip() for name in reader.fieldnames or ()]
-        missing = [name for name in columns if name not in present]
-        if lines and missing:
-            self.problems.append(f"{place} has no column {named(missing)}; it has {named(present, 12)}.")
-            return []
-        return [{(key or "").strip(): (value or "").strip() for key, value in row.items()} for row in reader]
+class Scan(DatasetScan):
+    """One reading of a dataset folder of clips."""
 
     def present(self, clips: Iterable[Clip], what: str) -> list[Clip]:
         """Returns the clips whose file exists; missing ones are one problem."""
@@ -91,22 +59,6 @@ class Scan:
             names = named(self.below(clip.path) for clip in missing)
             self.problems.append(f"{len(missing)} of {len(kept) + len(missing)} {what} are missing: {names}.")
         return kept
-
-    def below(self, path: str | Path) -> str:
-        """Returns a path as the dataset's documentation would write it."""
-        file = Path(path)
-        return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(path)
-
-
-def named(items: Iterable[str], limit: int = 5) -> str:
-    """Returns the first few items, separated by commas, and how many more there are.
-
-    >>> named(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    names = list(items)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 _LABELS = {"1": 1, "0": 0, "true": 1, "false": 0, "positive": 1, "negative": 0, "yes": 1, "no": 0}

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from mmattn.core.dataset_scan import named
 from mmattn.core.errors import InputError
 from mmattn.video.crash.clip_reading import ClipReader, FolderReader, NpzReader
 from mmattn.video.crash.clip_table import read_clip_table
 from mmattn.video.crash.feature_folder import FeatureFolder
 from mmattn.video.crash.layout_readers import read_a3d, read_annotated_videos, read_ccd, read_dad, read_nexar
-from mmattn.video.crash.layout_scan import Clip, Scan, named
+from mmattn.video.crash.layout_scan import Clip, Scan
 
 __all__ = ["LAYOUTS", "Clip", "Layout", "clip_reader", "guess_layouts", "read_clips", "scan_clips"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -76,25 +74,19 @@ def export(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a false-alarm rate from a folder of normal pictures."""
-    from tqdm import tqdm
-
+    from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.core.inputs import expand_inputs
     from mmattn.media.image import IMAGE_SUFFIXES
     from mmattn.vision.crane.calibration import calibrate as find_threshold
-    from mmattn.vision.crane.results import CraneResult
 
     items = expand_inputs([args.folder], suffixes=IMAGE_SUFFIXES)
     predictor = _load(args.checkpoint, args.device, None, {})
-    scores, failed = [], 0
-    for item in tqdm(items, unit="picture", file=sys.stderr):
-        try:
-            result = predictor.predict(item.path)
-        except (OSError, ValueError) as error:
-            tqdm.write(f"left out: {item.path}: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        if isinstance(result, CraneResult):
-            scores.append(result.score)
+
+    def score(picture: Path) -> float:
+        values, _ = predictor.scores_and_maps([predictor.read(picture)], [None])
+        return float(values[0])
+
+    scores, failed = measure_items(items, score, unit="picture")
     found = find_threshold(scores, args.false_alarm_rate)
     print(f"threshold {found.threshold:.4f} from {found.pictures} normal pictures")
     if not found.guaranteed:
@@ -104,10 +96,7 @@ def calibrate(args: argparse.Namespace) -> int:
         )
     print(f"Use it with: mmattn infer crane PHOTOS --output OUT --threshold {found.threshold:.4f}")
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-        file = args.output / "calibration.json"
-        file.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
-        print(f"Wrote {file}")
+        write_calibration(args.output, found.to_json())
     return 1 if failed else 0
 
 
@@ -125,11 +114,10 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
+    from mmattn.core.dataset_scan import print_findings
     from mmattn.vision.crane.layouts import check_dataset
 
-    is_fine, lines = check_dataset(args.path, args.layout)
-    print("\n".join(lines))
-    return 0 if is_fine else 1
+    return print_findings(*check_dataset(args.path, args.layout))
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -170,6 +158,7 @@ def _read_ahead(path: Path) -> Any:
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
+    from mmattn.core.failures import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [
@@ -182,9 +171,7 @@ def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: f
         )
         for record in records
     ]
-    failed = output / "errors.jsonl"
-    errors = [json.loads(line) for line in failed.read_text().splitlines()] if failed.exists() else []
-    items += [GalleryItem(title=Path(e["input"]).name, error=f"{e['error']} {e['hint']}".strip()) for e in errors]
+    items += failed_items(output)
     write_gallery(output / "index.html", items, title="Crane: what looks damaged", threshold=threshold, note=NOTE)
 
 

@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+import torch
+
+from mmattn.core.checkpoint import load_checkpoint, read_card, save_checkpoint
+from mmattn.core.stored_model import cast_floating
 from mmattn.vision.crane.config import CraneConfig
 
 __all__ = ["main", "ship"]
@@ -33,11 +36,10 @@ def ship(source: str | Path, target: str | Path, changes: dict[str, Any] | None 
         CheckpointError: If the source is no Crane checkpoint.
     """
     tensors, stored = load_checkpoint(source, "crane")
-    halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     config = replace(CraneConfig.from_dict(stored), **(changes or {}))
-    card = Path(target) / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else "# Crane, embedded model\n"
-    return save_checkpoint(target, halved, system="crane", config=config.to_dict(), card=text)
+    card = read_card(target, "# Crane, embedded model\n")
+    halved = cast_floating(tensors, torch.float16)
+    return save_checkpoint(target, halved, system="crane", config=config.to_dict(), card=card)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,19 +1,16 @@
-"""Looking at a dataset folder: records, listings in a fixed order, and pairing pictures with masks by name.
-
-A :class:`Scan` collects what is wrong instead of stopping at the first problem, so that one look names everything.
-"""
+"""Looking at a dataset folder: records of pictures, and pairing pictures with masks by name."""
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from mmattn.core.dataset_scan import DatasetScan, named
 from mmattn.media.image import is_image
 
-__all__ = ["Record", "Scan", "named"]
+__all__ = ["Record", "Scan"]
 
 _SEPARATORS = "_-. "
 
@@ -37,33 +34,16 @@ class Record:
     anomaly: int
 
 
-@dataclass
-class Scan:
-    """One reading of a dataset folder.
-
-    Attributes:
-        root: The dataset's folder.
-        problems: What was found wrong, one sentence each.
-    """
-
-    root: Path
-    problems: list[str] = field(default_factory=list)
-
-    def folders(self, place: str) -> list[str]:
-        """Returns the names of the sub-folders of ``place``, sorted; a missing place is a problem."""
-        return [entry.name for entry in self._entries(place) if entry.is_dir() and not entry.name.startswith(".")]
+class Scan(DatasetScan):
+    """One reading of a dataset folder of pictures and masks."""
 
     def images(self, place: str) -> list[str]:
         """Returns the pictures directly in ``place`` as paths below the root, sorted; none is a problem."""
-        names = [entry.name for entry in self._entries(place)]
+        names = [entry.name for entry in self.entries(place)]
         found = [f"{place}/{name}" for name in names if is_image(name) and not name.startswith(".")]
         if not found and (self.root / place).is_dir():
             self.problems.append(f"The folder {place} holds no pictures.")
         return found
-
-    def has(self, place: str) -> bool:
-        """Says whether ``place`` is a folder below the root."""
-        return (self.root / place).is_dir()
 
     def pair(self, images: Sequence[str], masks: Sequence[str], place: str) -> dict[str, str]:
         """Returns the mask of each picture by name: ``STEM`` or ``STEM`` and a suffix such as ``_mask``.
@@ -96,25 +76,6 @@ class Scan:
         if unused:
             self.problems.append(f"{len(unused)} masks in {place} belong to no picture or to several: {named(unused)}.")
         return pairs
-
-    def _entries(self, place: str) -> list[os.DirEntry[str]]:
-        folder = self.root / place
-        if not folder.is_dir():
-            self.problems.append(f"The folder {place} is missing.")
-            return []
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-
-
-def named(items: Iterable[str], limit: int = 5) -> str:
-    """Returns the first few items, separated by commas, and how many more there are.
-
-    >>> named(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    names = list(items)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _owner(stem: str, known: defaultdict[str, list[str]]) -> str:

@@ -13,6 +13,7 @@ from mmattn.cli import main
 from mmattn.core.checkpoint import save_checkpoint
 from mmattn.media.video_writer import VideoWriter
 from mmattn.vision.crane.config import CraneInferOptions
+from mmattn.vision.crane.predictor import CranePredictor
 from tests.vision.crane.tiny import tiny_model
 
 
@@ -211,6 +212,20 @@ def test_calibration_prints_a_threshold_that_infer_takes(
     assert found["threshold"] == max(found["scores"])
     assert f"--threshold {found['threshold']:.4f}" in capsys.readouterr().out
     assert main([*arguments, "--false-alarm-rate", "2"]) == 2
+
+
+def test_calibration_leaves_broken_pictures_out_and_scores_as_the_predictor_does(
+    photos: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+):
+    predictor = CranePredictor.from_pretrained(checkpoint)
+    expected = sorted(predictor.predict(photos / name).score for name in ("a/x.png", "b/x.png", "y.jpg"))
+    (photos / "empty.png").write_bytes(b"")
+    arguments = ["calibrate", "crane", str(photos), "--checkpoint", checkpoint, "--output", str(tmp_path / "cal")]
+    assert main(arguments) == 1
+    assert json.loads((tmp_path / "cal" / "calibration.json").read_text())["scores"] == expected
+    printed = capsys.readouterr()
+    assert f"left out: {photos / 'empty.png'}" in printed.err
+    assert f"Wrote {tmp_path / 'cal' / 'calibration.json'}" in printed.out
 
 
 def test_export_writes_both_files(tmp_path: Path, checkpoint: str):
