@@ -5,13 +5,20 @@ Everything that can be wrong is found before the model is loaded; the voice file
 
 from __future__ import annotations
 
-import logging
+import errno
+import os
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmattn.core.errors import InputError
+from mmattn.core.inputs import InputItem
+from mmattn.core.journal import Journal
+from mmattn.core.request import InferRequest
+from mmattn.core.runner import describe_run
 from mmattn.media.audio import is_audio
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.infer_lines import read_script
@@ -19,10 +26,10 @@ from mmattn.speech.lina.infer_lines import read_script
 if TYPE_CHECKING:
     from mmattn.speech.lina.predictor import LinaPredictor
 
-__all__ = ["CloningPlan", "clone_voice", "find_recordings", "plan_cloning"]
+__all__ = ["CloningPlan", "check_output", "clone_voice", "find_recordings", "plan_cloning"]
 
 _SUFFIX = ".safetensors"
-log = logging.getLogger(__name__)
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,11 @@ class CloningPlan:
 
 
 def plan_cloning(options: LinaInferOptions, *, overwrite: bool = False) -> CloningPlan:
-    """Returns what ``--clone``, ``--save-voice`` and ``--consent`` ask for.
+    """Returns what ``--clone``, ``--speaker``, ``--save-voice`` and ``--consent`` ask for.
 
     Raises:
-        InputError: If one of them is missing, the recordings are incomplete, the voice file exists and ``overwrite``
-            is not set, or ``--voice`` or ``--prompt`` is given too.
+        InputError: If one of them is missing, the recordings are incomplete or of several speakers, the voice file
+            exists and ``overwrite`` is not set, or ``--voice`` or ``--prompt`` is given too.
     """
     if options.save_voice is None:
         raise InputError("--clone needs a file for the voice.", "For example: --save-voice anna.safetensors")
@@ -70,21 +77,46 @@ def plan_cloning(options: LinaInferOptions, *, overwrite: bool = False) -> Cloni
         raise InputError(
             f"The voice '{target}' exists.", f"Speak with it: --voice {target}; or clone it anew: --overwrite."
         )
-    return CloningPlan(find_recordings(Path(str(options.clone)).expanduser()), target, str(options.consent).strip())
+    recordings = find_recordings(Path(str(options.clone)).expanduser(), options.speaker)
+    return CloningPlan(recordings, target, str(options.consent).strip())
 
 
-def find_recordings(path: Path) -> list[tuple[Path, str]]:
+def check_output(request: InferRequest, items: Sequence[InputItem]) -> None:
+    """Tells, before a voice is cloned, that what it is to say cannot go to the output folder; writes nothing.
+
+    Args:
+        request: To speak with the voice that is not there yet.
+        items: What it is to say.
+
+    Raises:
+        InputError: If the folder holds results: those of another voice, for a new one is never the same.
+        OutputError: If the folder cannot be written.
+    """
+    voice = f"{Path(request.options.voice).name} (not cloned yet)"
+    journal = Journal(request.output, describe_run(replace(request, options=replace(request.options, voice=voice))))
+    journal.plan(items, overwrite=request.overwrite)
+    place = next(folder for folder in (journal.folder, *journal.folder.parents) if folder.exists())
+    code = errno.EACCES if place.is_dir() else errno.ENOTDIR
+    if code == errno.ENOTDIR or not os.access(place, os.W_OK | os.X_OK):
+        raise journal.unwritable(OSError(code, os.strerror(code)))
+
+
+def find_recordings(path: Path, speaker: str | None = None) -> list[tuple[Path, str]]:
     """Returns the recordings of a speaker with what is said in them.
 
     Args:
         path: A folder in one of the layouts of :mod:`.layouts`, such as ``1.wav`` beside ``1.txt``, or one recording.
+        speaker: Whose recordings are wanted, as the layout names them; None where there is only one.
 
     Raises:
-        InputError: If there is no recording, or a text is missing or empty.
+        InputError: If there is no recording, a text is missing or empty, the recordings are of several speakers and
+            none was chosen, or the chosen one is not among them.
     """
     if not path.exists():
         raise InputError(f"--clone '{path}' does not exist.", f"The current folder is '{Path.cwd()}'.")
     if is_audio(path) and path.is_file():
+        if speaker is not None:
+            raise InputError(f"--speaker {speaker} is given with one recording, '{path}'.", "Leave --speaker out.")
         text = path.with_suffix(".txt")
         if not text.is_file():
             raise InputError(f"'{path}' has no text.", f"Write what is said in it to '{text.name}' beside it.")
@@ -92,12 +124,23 @@ def find_recordings(path: Path) -> list[tuple[Path, str]]:
     from mmattn.speech.lina.layouts import find_utterances
 
     found = find_utterances(path)
-    speakers = sorted({item.speaker for item in found})
-    if len(speakers) > 1:
-        log.warning(
-            "The recordings are of %d speakers (%s, ...); one voice is made of all.", len(speakers), speakers[0]
+    counts = Counter(item.speaker for item in found)
+    if speaker is None and len(counts) > 1:
+        raise InputError(
+            f"The recordings in '{path}' are of {len(counts)} speakers: {_speakers(counts)}.",
+            f"A voice is one speaker's. Choose one, such as --speaker {min(counts)}; or pass a folder of one.",
         )
-    return [(item.audio, item.text) for item in found]
+    if speaker is not None and speaker not in counts:
+        raise InputError(
+            f"There is no speaker '{speaker}' in '{path}'.", f"Its recordings are of: {_speakers(counts)}."
+        )
+    return [(item.audio, item.text) for item in found if speaker in (None, item.speaker)]
+
+
+def _speakers(counts: Counter[str]) -> str:
+    """Returns the speakers with the numbers of their recordings, the first few if there are many."""
+    named = [f"{speaker} ({counts[speaker]})" for speaker in sorted(counts)]
+    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
 
 
 def clone_voice(predictor: LinaPredictor, plan: CloningPlan) -> Path:

@@ -29,25 +29,26 @@ def infer(request: InferRequest) -> int:
     """Speaks lines or files; before that it clones a voice where one is asked for."""
     options = request.options
     if options.clone is None:
-        for flag, value in (("--save-voice", options.save_voice), ("--consent", options.consent)):
-            if value is not None:
-                raise InputError(f"{flag} needs --clone.", "For example: --clone wavs/")
+        for name in ("speaker", "save_voice", "consent"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} needs --clone.", "For example: --clone wavs/")
         return _speak(request)
-    from mmattn.speech.lina.clone_command import clone_voice, plan_cloning
+    from mmattn.speech.lina.clone_command import check_output, clone_voice, plan_cloning
 
     plan = plan_cloning(options, overwrite=request.overwrite)
     is_alone = not request.inputs and options.text is None
+    spoken = replace(options, voice=str(plan.target), clone=None, speaker=None, save_voice=None, consent=None)
+    if not is_alone:
+        # A wrong input or output is told before minutes of cloning.
+        check_output(replace(request, options=spoken), _items(request))
     if request.dry_run:
         print(f"would clone {plan}; nothing was written.")
         return 0
-    if not is_alone:
-        _items(request)  # a wrong input is told before minutes of cloning
     predictor = _load(request, replace(options, voice=None))
-    voice = clone_voice(predictor, plan)
-    if is_alone:
-        return 0
-    spoken = replace(options, voice=str(voice), clone=None, save_voice=None, consent=None)
-    return _speak(replace(request, options=spoken))
+    if not is_alone:
+        _check_speaking(predictor, request.seed)
+    clone_voice(predictor, plan)
+    return 0 if is_alone else _speak(replace(request, options=spoken))
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -73,11 +74,10 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
+    from mmattn.core.dataset_scan import print_findings
     from mmattn.speech.lina.data_check import check_dataset
 
-    is_fine, lines = check_dataset(args.path, args.layout)
-    print("\n".join(lines))
-    return 0 if is_fine else 1
+    return print_findings(*check_dataset(args.path, args.layout))
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -97,22 +97,26 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 def _speak(request: InferRequest) -> int:
     from mmattn.core.runner import run_batch
-    from mmattn.speech.lina.infer_lines import TEXT_SUFFIXES, read_script
+    from mmattn.speech.lina.infer_lines import TEXT_SUFFIXES, read_script, recorded_options
 
     def make_predictor(items: Sequence[InputItem]) -> _Reader:
         predictor = _load(request, request.options)
-        # A voice, prompt or seed that cannot be used is told before anything is written.
-        predictor.with_options(candidates=1).open_session(seed=request.seed).close()
+        _check_speaking(predictor, request.seed)
         return _Reader(predictor, request.seed)
 
     return run_batch(
-        request,
+        replace(request, options=recorded_options(request.options)),
         suffixes=TEXT_SUFFIXES,
         items=_items(request),
         make_predictor=make_predictor,
         read=read_script,
         finish=_write_gallery,
     )
+
+
+def _check_speaking(predictor: LinaPredictor, seed: int) -> None:
+    """Tells of a voice, prompt or seed that cannot be used before anything is written."""
+    predictor.with_options(candidates=1).open_session(seed=seed).close()
 
 
 def _items(request: InferRequest) -> list[InputItem]:
@@ -158,7 +162,7 @@ def _load(request: InferRequest, options: Any) -> LinaPredictor:
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]]) -> None:
-    from mmattn.core.journal import read_records
+    from mmattn.core.failures import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [
@@ -169,10 +173,7 @@ def _write_gallery(output: Path, records: Sequence[dict[str, Any]]) -> None:
         )
         for record in records
     ]
-    items += [
-        GalleryItem(title=Path(failed["input"]).name, error=f"{failed['error']} {failed['hint']}".strip())
-        for failed in read_records(output / "errors.jsonl")
-    ]
+    items += failed_items(output)
     write_gallery(output / "index.html", items, title="Lina: text made speech", note=NOTE)
 
 

@@ -65,8 +65,8 @@ class LinaConfig:
         tokenizer_options: Settings of that by name, plain JSON values.
         codec: Name of the codec whose tokens the model was trained on.
         codec_options: Settings of that codec by name, plain JSON values.
-        speaking: Sampling that suits the model, by the names of :data:`.sampling_choice.PUBLISHED`; what a run says
-            goes first.
+        speaking: Sampling and length of sentences that suit the model, by the names of
+            :data:`.sampling_choice.PUBLISHED`; what a run says goes first.
         default_voice: Which of the voices that lie beside the model speaks when none is asked for; None takes the
             first by name.
     """
@@ -198,7 +198,7 @@ class LinaInferOptions:
         retries: How often a sentence that failed is spoken again with other random numbers; the best one is kept.
         seconds_per_token: Expected length of a text token; None goes by the tokenizer.
         duration_ratio: A sentence this many times longer or shorter than expected has failed.
-        max_characters: Longer sentences are cut at commas or between words.
+        max_characters: Longer sentences are cut at commas or between words; None leaves it to the model, or is 200.
         carry: What a sentence starts from: "voice" is the voice as it was at first, "state" goes on from the sentence
             before, in which a long text may drift.
         sentence_pause: Silence between sentences, seconds.
@@ -211,6 +211,7 @@ class LinaInferOptions:
         text: What to say in the place of INPUT.
         whole: Read every file as one text, into one recording.
         clone: Recordings of a speaker, each with what is said in it, to learn a voice from.
+        speaker: Whose recordings are taken where those of several speakers are found.
         save_voice: Where that voice goes.
         consent: The speaker's statement that the voice may be used, word for word.
     """
@@ -243,7 +244,10 @@ class LinaInferOptions:
     duration_ratio: float = field(
         default=2.5, metadata={"help": "a sentence this many times longer or shorter than expected has failed"}
     )
-    max_characters: int = field(default=200, metadata={"help": "cut longer sentences at commas or between words"})
+    max_characters: int | None = field(
+        default=None,
+        metadata={"help": "cut longer sentences at commas or between words; by default as suits the model, or 200"},
+    )
     carry: Literal["voice", "state"] = field(
         default="voice", metadata={"help": "start each sentence from the voice, or go on from the one before"}
     )
@@ -259,6 +263,7 @@ class LinaInferOptions:
     text: str | None = field(default=None, metadata={"help": "say this instead of INPUT"})
     whole: bool = field(default=False, metadata={"help": "read every file as one long text, not line by line"})
     clone: str | None = field(default=None, metadata={"help": "folder of recordings (x.wav beside x.txt) to clone"})
+    speaker: str | None = field(default=None, metadata={"help": "which speaker to clone, if there are several"})
     save_voice: str | None = field(default=None, metadata={"help": "voice file to write, .safetensors; with --clone"})
     consent: str | None = field(
         default=None, metadata={"help": "the cloned speaker's statement of consent, word for word"}

@@ -1,10 +1,12 @@
 """What ``mmattn infer lina`` is to say: every line of a text file, a file as a whole, or a text of the command line.
 
 A line is an item of its own: it fails alone, and when a file is edited only the lines that changed are spoken again.
+A voice file or recording to go on from is known by what is in it, so that nothing counts as spoken when that changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from mmattn.core.errors import InputError
 from mmattn.core.inputs import InputItem, expand_inputs
+from mmattn.speech.lina.config import LinaInferOptions
 
-__all__ = ["TEXT_SUFFIXES", "command_line_item", "read_script", "script_items"]
+__all__ = ["TEXT_SUFFIXES", "command_line_item", "read_script", "recorded_options", "script_items"]
 
 TEXT_SUFFIXES = frozenset({".txt"})
 """Files that are read aloud."""
@@ -77,6 +80,32 @@ def read_script(path: Path) -> str:
     if not text.strip():
         raise InputError(f"'{path}' has no text in it.", "Write a sentence on every line.")
     return text
+
+
+def recorded_options(options: LinaInferOptions) -> LinaInferOptions:
+    """Returns options as a run's records hold them: with the contents of ``voice`` and ``prompt`` if these are files.
+
+    Two runs into one folder have to agree in them, wherever the files lie.
+
+    Args:
+        options: Of the run. A file that is missing stays as it is named, to be told when it is needed.
+
+    Raises:
+        InputError: If one of the files cannot be read.
+    """
+    return replace(options, voice=_with_content(options.voice), prompt=_with_content(options.prompt))
+
+
+def _with_content(name: str | None) -> str | None:
+    path = None if name is None else Path(name).expanduser()
+    if path is None or not path.is_file():
+        return name
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
+    return f"{path.name} (content {digest[:16]})"
 
 
 def _lines(file: InputItem, text: str) -> list[InputItem]:

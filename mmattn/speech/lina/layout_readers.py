@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mmattn.media.audio import is_audio
 
-__all__ = ["MANIFEST", "READERS", "SpeechFile", "Split", "find_layouts"]
+__all__ = ["MANIFEST", "READERS", "SpeechFile", "Split", "find_layouts", "mls_root", "vctk_root"]
 
 Split = Literal["train", "val", "test"]
 Reader = Callable[[Path, list[str]], Iterator["SpeechFile"]]
@@ -28,6 +28,11 @@ _SPLITS: dict[str, Split] = {
 }  # fmt: skip
 _SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 _ONE_SPEAKER = "speaker"
+_MLS_PARTS = ("train", "dev", "test")
+_VCTK_AUDIO, _VCTK_TEXTS = "wav48_silence_trimmed", "txt"
+_VCTK_NAME = re.compile(r"(.+)_mic([12])")
+# Published so: all texts of the one speaker and some recordings of the other were lost.
+_VCTK_WITHOUT_TEXTS, _VCTK_WITH_GAPS = "p315", "p362"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def find_layouts(root: Path) -> list[str]:
         ("manifest", (root / MANIFEST).is_file()),
         ("ljspeech", (root / "metadata.csv").is_file() and (root / "wavs").is_dir()),
         ("libritts", _libritts_root(root) is not None),
+        ("vctk", vctk_root(root) is not None),
+        ("mls", mls_root(root) is not None),
     ]
     marked = [name for name, is_so in found if is_so]
     if marked:
@@ -68,11 +75,30 @@ def _libritts_root(root: Path) -> Path | None:
     """Returns the folder of LibriTTS's subsets: ``root``, the only folder in it, or its parent if it is a subset."""
     if _SUBSET.fullmatch(root.resolve().name) and next(root.glob("*/*/*.normalized.txt"), None):
         return root.resolve().parent
+    return _first(root, lambda top: any(_SUBSET.fullmatch(path.name) and path.is_dir() for path in top.iterdir()))
+
+
+def vctk_root(root: Path) -> Path | None:
+    """Returns the folder of VCTK's recordings and texts: ``root``, or the only folder in it."""
+    return _first(root, lambda top: (top / _VCTK_AUDIO).is_dir() and (top / _VCTK_TEXTS).is_dir())
+
+
+def mls_root(root: Path) -> Path | None:
+    """Returns the folder of MLS's parts: ``root``, the only folder in it, or its parent if it is a part."""
+    here = root.resolve()
+    if here.name in _MLS_PARTS and _is_mls_part(here):
+        return here.parent
+    return _first(root, lambda top: any(_is_mls_part(top / part) for part in _MLS_PARTS))
+
+
+def _is_mls_part(folder: Path) -> bool:
+    return (folder / "transcripts.txt").is_file() and (folder / "audio").is_dir()
+
+
+def _first(root: Path, is_it: Callable[[Path], bool]) -> Path | None:
+    """Returns the first of ``root`` and, if there is only one, the folder in it that is the one wanted."""
     folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    for folder in (root, *folders) if len(folders) == 1 else (root,):
-        if any(_SUBSET.fullmatch(path.name) and path.is_dir() for path in folder.iterdir()):
-            return folder
-    return None
+    return next((folder for folder in (root, *(folders if len(folders) == 1 else ())) if is_it(folder)), None)
 
 
 def _text(file: Path, problems: list[str]) -> str | None:
@@ -177,6 +203,51 @@ def _libritts(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
                 yield SpeechFile(audio, text, place[0], _SPLITS[match[1]], _name(audio, top))
 
 
+def _vctk(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
+    top = vctk_root(root) or root
+    heard: set[Path] = set()
+    for audio in _recordings(top / _VCTK_AUDIO, problems):
+        match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / _VCTK_AUDIO).parts
+        if match is None or len(place) != 2:
+            problems.append(f"{audio} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.")
+            continue
+        # Both microphones heard the same.
+        if match[2] == "2" or place[0] == _VCTK_WITHOUT_TEXTS:
+            continue
+        file = top / _VCTK_TEXTS / place[0] / f"{match[1]}.txt"
+        heard.add(file)
+        text = _text(file, problems)
+        if text is not None:
+            yield SpeechFile(audio, text, place[0], "train", _name(audio, top))
+    for file in _files(top / _VCTK_TEXTS):
+        if file.suffix == ".txt" and file not in heard and file.parent.name != _VCTK_WITH_GAPS:
+            problems.append(f"{file} has no recording {_VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
+
+
+def _mls(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
+    top = mls_root(root) or root
+    parts = [root.resolve()] if top == root.resolve().parent else [top / part for part in _MLS_PARTS]
+    for part in filter(_is_mls_part, parts):
+        by_id = {path.stem: path for path in _recordings(part / "audio", problems)}
+        listed: set[str] = set()
+        for number, line in enumerate(_lines(part / "transcripts.txt", problems), 1):
+            identifier, _, text = line.partition("\t")
+            where = f"{part.name}/transcripts.txt, line {number}"
+            if not line.strip():
+                continue
+            if not text.strip():
+                problems.append(f"{where}: expected an id, a tab and a text.")
+            elif identifier in listed:
+                problems.append(f"{where}: {identifier} is listed twice.")
+            elif identifier not in by_id:
+                problems.append(f"{where}: there is no recording {identifier}.flac.")
+            else:
+                audio, speaker = by_id[identifier], identifier.partition("_")[0]
+                yield SpeechFile(audio, " ".join(text.split()), speaker, _SPLITS[part.name], _name(audio, top))
+            listed.add(identifier)
+        problems += [f"{by_id[name]} is not listed in transcripts.txt." for name in sorted(by_id.keys() - listed)]
+
+
 def _folder(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
     for audio in _recordings(root, problems):
         folders = audio.relative_to(root).parts[:-1]
@@ -196,6 +267,8 @@ READERS: dict[str, Reader] = {
     "manifest": _manifest,
     "ljspeech": _ljspeech,
     "libritts": _libritts,
+    "vctk": _vctk,
+    "mls": _mls,
     "folder": _folder,
 }
 """Layout -> its reader (folder, problems) -> utterances."""

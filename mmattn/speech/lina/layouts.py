@@ -5,10 +5,12 @@
 | manifest | ``manifest.jsonl``, a line ``{"audio": ..., "text": ..., "speaker": ..., "split": ...}`` each | as it says | as it says |
 | ljspeech | ``metadata.csv`` (``id|text|normalised text``) and ``wavs/id.wav`` | one | none |
 | libritts | ``SUBSET/SPEAKER/CHAPTER/*.wav`` and ``.normalized.txt``, LibriTTS and LibriTTS-R | folder | ``train-*``, ``dev-*``, ``test-*`` |
+| vctk | ``wav48_silence_trimmed/SPEAKER/SPEAKER_NUMBER_mic1.flac`` and ``txt/SPEAKER/SPEAKER_NUMBER.txt`` (0.92) | folder | none |
+| mls | ``train``, ``dev``, ``test``: ``transcripts.txt`` (``id<TAB>text``), ``audio/SPEAKER/BOOK/id.flac`` | in the id | folder |
 | folder | ``[SPLIT/][SPEAKER/].../NAME.wav`` and ``NAME.txt`` | folder | folder |
 
 Only ``audio``, relative to the manifest, and ``text`` are needed in a manifest. Where all is for training, 2 % are kept
-to validate and 2 % to test, chosen by their names alone: a file keeps its place when others come or go.
+to validate and 2 % to test, chosen by their names alone: a file keeps its place when others come or go. Of VCTK's two microphones the first is taken.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmattn.core.errors import InputError
-from mmattn.speech.lina.layout_readers import MANIFEST, READERS, SpeechFile, Split, find_layouts
+from mmattn.speech.lina.layout_readers import (
+    MANIFEST,
+    READERS,
+    SpeechFile,
+    Split,
+    find_layouts,
+    mls_root,
+    vctk_root,
+)
 
 __all__ = ["LAYOUTS", "Scan", "SpeechFile", "Split", "find_utterances", "hash_split", "scan"]
 
@@ -123,6 +133,8 @@ def _check_marker(path: Path, layout: str) -> None:
         "manifest": path.is_file() or (path / MANIFEST).is_file(),
         "ljspeech": (path / "metadata.csv").is_file() and (path / "wavs").is_dir(),
         "libritts": path.is_dir(),
+        "vctk": path.is_dir() and vctk_root(path) is not None,
+        "mls": path.is_dir() and mls_root(path) is not None,
         "folder": path.is_dir(),
     }
     if not expected[layout]:
@@ -130,6 +142,7 @@ def _check_marker(path: Path, layout: str) -> None:
 
 
 _EXPECTED = (
-    f"Expected {MANIFEST}; or metadata.csv and wavs/; or LibriTTS's train-*, dev-*, test-*; or recordings, each with a "
-    "text beside it: a.wav, a.txt."
+    f"Expected {MANIFEST}; or metadata.csv and wavs/; or LibriTTS's train-*, dev-*, test-*; or VCTK's "
+    "wav48_silence_trimmed/ and txt/; or MLS's train/, dev/, test/ with transcripts.txt and audio/; or recordings, "
+    "each with a text beside it: a.wav, a.txt."
 )

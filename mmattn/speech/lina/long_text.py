@@ -2,10 +2,12 @@
 
 A sentence ends at ``. ! ? ;`` or an ellipsis followed by white space, at full stops of other scripts, at a blank line,
 and at a line break unless the next line goes on in lower case. The points of ``Dr.``, ``e.g.``, initials and numbers
-end nothing. What is longer than allowed is cut at its last comma, else before a conjunction, else between words.
+end nothing. What is longer than allowed is cut at its last comma, else before a conjunction, else between words; what
+is only a little longer, near its middle, so that no single word is left.
 
-Every decision rests on what stands before it and on at most the next visible character, so that :class:`SentenceReader`
-gives the same sentences however the text is cut into portions. Time is linear in the length of the text.
+Every decision rests on what stands before it and on at most the next visible character, or for a sentence that is too
+long the next 24, so that :class:`SentenceReader` gives the same sentences however the text is cut into portions. Time
+is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from typing import Literal, NamedTuple
 
 from mmattn.core.errors import InputError
 
-__all__ = ["Break", "Sentence", "SentenceReader", "split_sentences"]
+__all__ = ["LEAST_CHARACTERS", "Break", "Sentence", "SentenceReader", "split_sentences"]
 
 Break = Literal["start", "part", "sentence", "paragraph"]
 
-_LEAST = 20
+LEAST_CHARACTERS = 20
+"""Below this a sentence cannot be limited."""
+
+_LITTLE = 24
 _CLOSING = "\"'\u2019\u201d\u00bb)]"
 _MARK = re.compile(rf"[.!?;\u2026]+[{re.escape(_CLOSING)}]*|[\u3002\uff01\uff1f\u0964\u061f\u06d4]+|\n")
 _SPACE = re.compile(r"\s*")
@@ -81,8 +86,8 @@ class SentenceReader:
     """
 
     def __init__(self, max_characters: int = 200) -> None:
-        if max_characters < _LEAST:
-            raise InputError(f"max_characters is {max_characters}, expected at least {_LEAST}.")
+        if max_characters < LEAST_CHARACTERS:
+            raise InputError(f"max_characters is {max_characters}, expected at least {LEAST_CHARACTERS}.")
         self._longest = max_characters
         self._text = ""  # from the end of the last sentence on
         self._after: Break = "start"
@@ -122,17 +127,24 @@ class SentenceReader:
     def _end(self, start: int, *, is_all: bool) -> tuple[int, Break] | None:
         """Returns where the sentence from ``start`` on ends and how, or None if that is not certain yet."""
         limit, place = start + self._longest, start
-        while found := _MARK.search(self._text, place, limit):
+        while found := _MARK.search(self._text, place, limit + _LITTLE):
             kind = _kind(self._text, start, found, is_all=is_all)
             if kind is None:
                 return None
             if kind != "no":
                 # A line break is part of the space after the sentence, where two of them make a paragraph.
-                return (found.start() if found[0] == "\n" else found.end()), kind
+                return self._within(start, found.start() if found[0] == "\n" else found.end(), kind)
             place = found.end()
-        if len(self._text) > limit:
+        if len(self._text) > limit + _LITTLE:
             return _cut(self._text, start, limit), "part"
-        return (len(self._text), "sentence") if is_all else None
+        return self._within(start, len(self._text), "sentence") if is_all else None
+
+    def _within(self, start: int, end: int, kind: Break) -> tuple[int, Break]:
+        """Returns the end of a sentence, or of its first part if it is a little too long."""
+        length = len(self._text[start:end].rstrip())
+        if length <= self._longest:
+            return end, kind
+        return _cut(self._text, start, start + min(self._longest, length * 3 // 5)), "part"
 
 
 def _kind(text: str, start: int, found: re.Match[str], *, is_all: bool) -> Break | Literal["no"] | None:

@@ -310,7 +310,7 @@ class LinaPredictor:
         )
 
     def _planner(self) -> TextPlanner:
-        return TextPlanner(self.tokenizer, self.options.max_characters)
+        return TextPlanner(self.tokenizer, self._speaker.max_characters)
 
     def _begin(self, choice: VoiceChoice | None) -> tuple[Beginning, str]:
         """Returns what an item is spoken from, and the name of its voice."""

@@ -27,7 +27,7 @@ from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.planning import PlannedSentence
 from mmattn.speech.lina.results import LinaSentence
 from mmattn.speech.lina.sampling import SamplingOptions
-from mmattn.speech.lina.sampling_choice import choose_sampling
+from mmattn.speech.lina.sampling_choice import choose_speaking
 from mmattn.speech.lina.text_tokens import TextTokens
 from mmattn.speech.lina.watchdog import Watchdog
 
@@ -129,12 +129,12 @@ class Speaker:
         options: Of the run.
 
     Raises:
-        InputError: If an option of sampling is out of range.
+        InputError: If an option of sampling, or what the checkpoint recommends, is out of range.
     """
 
     def __init__(self, model: LinaModel, watchdog: Watchdog, options: LinaInferOptions) -> None:
         self._model, self._watchdog, self._options = model, watchdog, options
-        self._sampling, self._guidance = choose_sampling(options, model.config.speaking)
+        self._sampling, self._guidance, self._max_characters = choose_speaking(options, model.config.speaking)
         # Without randomness another attempt would say the same.
         drawn = self._sampling
         is_random = drawn.temperature > 0 and drawn.top_k != 1 and drawn.sampled_codebooks != 0
@@ -144,6 +144,11 @@ class Speaker:
     def sampling(self) -> SamplingOptions:
         """How tokens are drawn."""
         return self._sampling
+
+    @property
+    def max_characters(self) -> int:
+        """Longest sentence that is spoken at one go."""
+        return self._max_characters
 
     def speak(
         self, items: Sequence[Sequence[PlannedSentence]], beginnings: Sequence[Beginning], seeds: Sequence[int]

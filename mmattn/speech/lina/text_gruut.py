@@ -1,4 +1,4 @@
-"""The package gruut (MIT), with its lexicon in memory: the words of a clause as American phones.
+"""The package gruut (MIT), with its lexicon in memory: the words of a sentence as American phones.
 
 gruut asks its lexicon, a database without an index, for each word on its own, which takes ten times as long as all
 the rest; and what it answers depends on the words it has seen before. Here the lexicon is read once, and answers the
@@ -11,6 +11,7 @@ import importlib
 import re
 import sqlite3
 import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,25 @@ class Phonemizer:
         self._processor = gruut.TextProcessor(default_lang=_LANGUAGE, lookup_phonemes=lexicon)
         self._lock = threading.Lock()
 
-    def words(self, clause: str) -> list[tuple[str, list[str]]]:
-        """Returns the words of a clause, which has no punctuation, each with its phones."""
+    def words(self, phrases: Sequence[str]) -> list[list[tuple[str, list[str]]]]:
+        """Returns the words of every phrase of a sentence, each with its phones.
+
+        Their parts of speech are told by the whole sentence: "He took the paper, read it and went."
+
+        Args:
+            phrases: Without punctuation, none of them blank; what stands between commas.
+        """
         with self._lock:
-            graph, root = self._processor(clause, lang=_LANGUAGE)
+            # Without the mark that ends the sentence: after "vitamin C" it would be taken for an abbreviation's.
+            graph, root = self._processor(", ".join(phrases), lang=_LANGUAGE)
             sentences = list(self._processor.sentences(graph, root))
-        return [(word.text, list(word.phonemes or ())) for sentence in sentences for word in sentence]
+        found: list[list[tuple[str, list[str]]]] = [[]]
+        for word in (word for sentence in sentences for word in sentence):
+            if word.is_minor_break:
+                found.append([])
+            else:
+                found[-1].append((word.text, list(word.phonemes or ())))
+        return found
 
 
 @cache

@@ -66,12 +66,12 @@ class GruutTokenizer:
         Raises:
             InputError: If nothing in it can be spoken.
         """
-        return _with_pauses(speakable(text), self._clause, _GRUUT_IDS, text)
+        return _with_pauses(speakable(text), self._speak, _GRUUT_IDS, text)
 
-    def _clause(self, clause: str) -> Iterator[list[str]]:
-        for word, phones in phonemizer().words(clause):
+    def _speak(self, phrases: Sequence[str]) -> Iterator[list[list[str]]]:
+        for words in phonemizer().words(phrases):
             # The letter A; the article is small after normalising.
-            yield ["ˈeɪ"] if word == "A" else phones
+            yield [["ˈeɪ"] if word == "A" else phones for word, phones in words]
 
 
 class EspeakTokenizer:
@@ -98,11 +98,14 @@ class EspeakTokenizer:
         Raises:
             InputError: If nothing in it can be spoken, or the program fails.
         """
-        return _with_pauses(speakable(text), self._clause, _ESPEAK_IDS, text)
+        return _with_pauses(speakable(text), self._speak, _ESPEAK_IDS, text)
 
-    def _clause(self, clause: str) -> list[list[str]]:
+    def _speak(self, phrases: Sequence[str]) -> Iterator[list[list[str]]]:
+        return map(self._phrase, phrases)
+
+    def _phrase(self, phrase: str) -> list[list[str]]:
         # The letter A, which it takes for the article, is given in its own notation.
-        prepared = re.sub(r"(?<![A-Za-z'])A(?![A-Za-z'])", "[['eI]]", clause)
+        prepared = re.sub(r"(?<![A-Za-z'])A(?![A-Za-z'])", "[['eI]]", phrase)
         command = [self._program, "-q", "--ipa", "-v", "en-us", "--stdin"]
         try:
             done = subprocess.run(command, input=prepared.encode(), capture_output=True, timeout=_SECONDS, check=True)
@@ -118,13 +121,13 @@ _ESPEAK_IDS = {symbol: index for index, symbol in enumerate(ESPEAK_SYMBOLS)}
 
 
 def _with_pauses(
-    normal: str, speak: Callable[[str], Iterable[Sequence[str]]], ids: Mapping[str, int], text: str
+    normal: str, speak: Callable[[Sequence[str]], Iterable[list[list[str]]]], ids: Mapping[str, int], text: str
 ) -> TextTokens:
     """Returns the tokens of a normalised text: its words' phones, and what is between the words.
 
     Args:
         normal: The normalised text.
-        speak: Words without punctuation -> the phones of each.
+        speak: Phrases that commas part -> of each phrase, the phones of every word.
         ids: Symbol -> id.
         text: As it was given, for messages.
 
@@ -133,10 +136,11 @@ def _with_pauses(
     """
     groups: list[tuple[list[str], bool]] = []
     unknown: dict[str, None] = {}
-    for mark, clause in re.findall(r"([,.?!;:])|([^,.?!;:]+)", normal):
+    spoken = _spoken(normal, speak)
+    for mark, phrase in re.findall(r"([,.?!;:])|([^,.?!;:]+)", normal):
         if mark and groups and groups[-1][1]:
             groups.append(([_PAUSE_OF[mark]], False))
-        for phones in speak(clause) if clause.strip() else ():
+        for phones in next(spoken) if phrase.strip() else ():
             known = [_known(phone, ids) for phone in phones]
             unknown.update((phone, None) for phone, found in zip(phones, known, strict=True) if found is None)
             word = [phone for phone in known if phone is not None]
@@ -150,6 +154,17 @@ def _with_pauses(
     if not groups:
         raise InputError(f"There is nothing to speak in '{text.strip()[:40]}'.", "Expected English words.")
     return assemble(groups, ids)
+
+
+def _spoken(normal: str, speak: Callable[[Sequence[str]], Iterable[list[list[str]]]]) -> Iterator[list[list[str]]]:
+    """Yields, of every phrase that is not blank, the phones of its words.
+
+    Phrases are spoken together up to a mark that closes a clause, for how a word sounds may depend on another phrase.
+    """
+    for clause in re.split(r"[.?!;:]", normal):
+        phrases = [phrase.strip() for phrase in clause.split(",") if phrase.strip()]
+        if phrases:
+            yield from speak(phrases)
 
 
 def _known(phone: str, ids: Mapping[str, int]) -> str | None:

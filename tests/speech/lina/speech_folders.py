@@ -54,6 +54,40 @@ def libritts(root: Path) -> Path:
     return root
 
 
+def vctk(root: Path) -> Path:
+    """Both microphones of two speakers, and the gaps of the published set.
+
+    ``p280`` was recorded by one microphone, the texts of ``p315`` and some recordings of ``p362`` are lost.
+    """
+    (root / "wav48_silence_trimmed").mkdir(parents=True)
+    (root / "wav48_silence_trimmed" / "log.txt").write_text("trimmed\n")
+    (root / "speaker-info.txt").write_text("ID  AGE  GENDER  ACCENTS  REGION COMMENTS\np225  23  F    English\n")
+    for name in ("p225_001", "p225_002", "p280_001", "p315_001", "p362_001", "p362_002", "s5_001"):
+        speaker = name[:-4]
+        if name != "p362_002":
+            for microphone in ("mic1",) if speaker == "p280" else ("mic1", "mic2"):
+                record(root / "wav48_silence_trimmed" / speaker / f"{name}_{microphone}.flac")
+        if speaker != "p315":
+            (root / "txt" / speaker).mkdir(parents=True, exist_ok=True)
+            (root / "txt" / speaker / f"{name}.txt").write_text(f"Sentence {name}.\n", encoding="utf-8")
+    return root
+
+
+def mls(root: Path) -> Path:
+    """``PART/transcripts.txt`` and ``PART/audio/SPEAKER/BOOK/`` of the three parts, with the other files there."""
+    for part, speaker in (("train", "4800"), ("dev", "20"), ("test", "30")):
+        names = [f"{speaker}_2156_00000{number}" for number in range(2)]
+        for name in names:
+            record(root / part / "audio" / speaker / "2156" / f"{name}.flac")
+        lines = [f"{name}\tit was number {name[-1]}\n" for name in names]
+        (root / part / "transcripts.txt").write_text("".join(lines), encoding="utf-8")
+        (root / part / "segments.txt").write_text("".join(f"{name}\thttp://x.mp3\t0\t1\n" for name in names))
+    (root / "train" / "limited_supervision" / "1hr").mkdir(parents=True)
+    (root / "train" / "limited_supervision" / "1hr" / "handles.txt").write_text("4800_2156_000000\n")
+    (root / "metainfo.txt").write_text("SPEAKER | GENDER | PARTITION\n")
+    return root
+
+
 def manifest(root: Path, entries: list[object]) -> Path:
     """``manifest.jsonl``."""
     root.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from mmattn.cli import main
+from mmattn.core.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment, write_audio
 from mmattn.speech.lina import cloning
-from mmattn.speech.lina.voice import load_voice
+from mmattn.speech.lina.clone_command import find_recordings
+from mmattn.speech.lina.predictor import LinaPredictor
+from mmattn.speech.lina.voice import load_voice, save_voice
+from tests.speech.lina.speech_folders import vctk
 from tests.speech.lina.tiny_folder import write_model, write_recording
 
 CONSENT = "I, Anna, agree."
@@ -126,6 +130,94 @@ def test_cloning_and_speaking_go_in_one_command(desk: Path):
     assert infer("--text", "Hello.", "--output", "out", "--voice", "anna.safetensors") == 0
 
 
+def test_another_voice_under_the_same_name_counts_as_another_voice(desk: Path, capsys: pytest.CaptureFixture[str]):
+    shipped = load_voice("model/voices/slt.safetensors", None)
+    save_voice("anna.safetensors", shipped)
+    words = ["--text", "Hello.", "--voice", "anna.safetensors", "--output", "out"]
+    assert infer(*words) == 0
+    # The same voice may lie elsewhere.
+    Path("voices").mkdir()
+    Path("voices/anna.safetensors").write_bytes(Path("anna.safetensors").read_bytes())
+    assert infer("--text", "Hello.", "--voice", "voices/anna.safetensors", "--output", "out") == 0
+    assert "1 done before" in capsys.readouterr().err
+    shipped.state.tensors["layer0_k"].data += 1
+    save_voice("anna.safetensors", shipped)
+    assert "voice was anna.safetensors (content " in told(capsys, "infer", "lina", *words, *QUICK)
+    assert infer(*words, "--overwrite") == 0
+
+
+def test_another_prompt_under_the_same_name_counts_as_another_prompt(desk: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--text", "Hello.", "--prompt", "wavs/0.wav", "--prompt-text", "Hello there my friend.", "--output", "out"]
+    assert infer(*words) == 0
+    assert infer(*words) == 0
+    assert "1 done before" in capsys.readouterr().err
+    write_recording(Path("wavs/0.wav"), None, 1.6)
+    assert "prompt was 0.wav (content " in told(capsys, "infer", "lina", *words, *QUICK)
+
+
+@pytest.mark.parametrize("earlier", ["slt", "anna.safetensors"])
+def test_an_output_of_another_voice_is_told_before_cloning(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, earlier: str
+):
+    Path("anna.safetensors").write_bytes(Path("model/voices/slt.safetensors").read_bytes())
+    assert infer("--text", "Hello.", "--voice", earlier, "--output", "out") == 0
+    Path("anna.safetensors").unlink()
+    monkeypatch.setattr(LinaPredictor, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
+    words = [*CLONE[2:], "--clone", "wavs", "--consent", CONSENT, "--text", "Hello.", "--output", "out"]
+    for more in ([], ["--dry-run"]):
+        err = told(capsys, "infer", "lina", *words, *QUICK[4:], *more)
+        assert f"voice was {earlier}" in err
+        assert "is anna.safetensors (not cloned yet)" in err
+
+
+def test_an_output_that_is_no_folder_of_ours_is_told_before_cloning(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(LinaPredictor, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
+    words = [*CLONE, "--clone", "wavs", "--consent", CONSENT, "--text", "Hello."]
+    for place in ("script.txt", "script.txt/out"):
+        assert "Not a directory" in told(capsys, *words, "--output", place)
+    Path("theirs").mkdir()
+    Path("theirs/results.jsonl").write_text("1\n")
+    assert "no run of mmattn explains" in told(capsys, *words, "--output", "theirs")
+
+
+def test_a_seed_that_cannot_be_used_is_told_before_cloning(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(LinaPredictor, "clone", lambda *_, **__: pytest.fail("a voice was cloned"))
+    words = [*CLONE, "--clone", "wavs", "--consent", CONSENT, "--text", "Hello.", "--output", "out", "--seed", "-1"]
+    assert "The seed is -1" in told(capsys, *words)
+
+
+def test_one_of_several_speakers_is_cloned_if_chosen(desk: Path, capsys: pytest.CaptureFixture[str]):
+    for speaker, count in (("anna", 2), ("ben", 1)):
+        for number in range(count):
+            write_recording(desk / f"set/train/{speaker}/{number}.wav", "Hello there my friend.", 1.5)
+    words = [*CLONE, "--clone", "set", "--consent", CONSENT]
+    err = told(capsys, *words)
+    assert "are of 2 speakers: anna (2), ben (1)." in err
+    assert "--speaker anna" in err
+    assert "no speaker 'carl' in 'set'" in told(capsys, *words, "--speaker", "carl")
+    assert "with one recording" in told(capsys, *CLONE, "--clone", "wavs/0.wav", *words[-2:], "--speaker", "anna")
+    assert main([*words, "--speaker", "anna", "--dry-run"]) == 0
+    assert "a voice from 2 recordings" in capsys.readouterr().out
+    assert main([*words, "--speaker", "ben"]) == 0
+    assert load_voice("anna.safetensors", None).name == "anna"
+
+
+def test_of_many_speakers_the_first_are_named(tmp_path: Path):
+    for number in range(11):
+        write_recording(tmp_path / f"s{number:02d}/a.wav", "Hello.")
+    with pytest.raises(InputError, match=r"11 speakers: s00 \(1\), .*, s07 \(1\) and 3 more\."):
+        find_recordings(tmp_path)
+    assert find_recordings(tmp_path, "s10") == [(tmp_path / "s10/a.wav", "Hello.")]
+
+
+def test_a_speaker_of_a_published_set_is_chosen(tmp_path: Path):
+    assert [text for _, text in find_recordings(vctk(tmp_path), "p225")] == ["Sentence p225_001.", "Sentence p225_002."]
+
+
 def test_a_dry_clone_names_what_it_would_do(desk: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*CLONE, "--clone", "wavs", "--consent", CONSENT, "--dry-run"]) == 0
     assert "would clone a voice from 2 recordings -> anna.safetensors" in capsys.readouterr().out
@@ -158,6 +250,7 @@ def test_a_recording_is_gone_on_from(desk: Path):
         (["--text", "Hi", "script.txt", "--output", "out"], "--text takes no INPUT"),
         (["gone.txt", "--output", "out"], "'gone.txt' does not exist"),
         (["--text", "Hi", "--output", "out", "--save-voice", "a.safetensors"], "--save-voice needs --clone"),
+        (["--text", "Hi", "--output", "out", "--speaker", "anna"], "--speaker needs --clone"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused_before_anything_is_written(
@@ -229,7 +322,17 @@ def test_a_dataset_is_checked(desk: Path, capsys: pytest.CaptureFixture[str]):
 def test_help_answers_without_the_model_and_names_every_flag(capsys: pytest.CaptureFixture[str]):
     assert main(["infer", "lina", "--help"]) == 0
     out = capsys.readouterr().out
-    for flag in ("--voice", "--clone", "--save-voice", "--consent", "--text", "--whole", "--format", "--prompt-text"):
+    for flag in (
+        "--voice",
+        "--clone",
+        "--save-voice",
+        "--consent",
+        "--speaker",
+        "--text",
+        "--whole",
+        "--format",
+        "--prompt-text",
+    ):
         assert flag in out
     assert main(["convert", "lina", "--help"]) == 0
     assert "--tokenizer" in capsys.readouterr().out

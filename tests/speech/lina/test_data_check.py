@@ -8,7 +8,7 @@ import pytest
 from mmattn.core.errors import InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.data_check import check_dataset, check_folder
-from tests.speech.lina.speech_folders import ljspeech, plain_folder, record, say
+from tests.speech.lina.speech_folders import ljspeech, mls, plain_folder, record, say, vctk
 
 
 def test_a_dataset_that_is_fine(tmp_path: Path) -> None:
@@ -60,6 +60,20 @@ def test_the_layout_may_be_named(tmp_path: Path) -> None:
     assert check_dataset(tmp_path, "ljspeech")[1][0] == f"{tmp_path} as ljspeech"
     with pytest.raises(InputError, match="no layout 'x'"):
         check_dataset(tmp_path, "x")
+
+
+def test_published_sets_are_fine_with_their_known_gaps(tmp_path: Path) -> None:
+    is_fine, lines = check_dataset(vctk(tmp_path / "vctk"))
+    assert is_fine
+    assert lines[:2] == [f"{tmp_path}/vctk as vctk", "  5 utterances, 4 speakers, 0.00 hours"]
+    is_fine, lines = check_dataset(mls(tmp_path / "mls"))
+    assert is_fine
+    assert lines[:4] == [
+        f"{tmp_path}/mls as mls",
+        "  6 utterances, 3 speakers, 0.00 hours",
+        "  train: 2 utterances, 0.0 min",
+        "  val: 2 utterances, 0.0 min",
+    ]
 
 
 def test_nothing_to_train_on_and_many_problems(tmp_path: Path) -> None:

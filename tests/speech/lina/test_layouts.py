@@ -7,7 +7,7 @@ import pytest
 
 from mmattn.core.errors import InputError
 from mmattn.speech.lina.layouts import find_utterances, hash_split, scan
-from tests.speech.lina.speech_folders import libritts, ljspeech, manifest, plain_folder, record, say
+from tests.speech.lina.speech_folders import libritts, ljspeech, manifest, mls, plain_folder, record, say, vctk
 
 
 def test_a_plain_folder_has_splits_and_speakers(tmp_path: Path) -> None:
@@ -104,6 +104,57 @@ def test_libritts_names_what_is_missing(tmp_path: Path) -> None:
     ]
 
 
+def test_vctk(tmp_path: Path) -> None:
+    found = scan(vctk(tmp_path / "VCTK-Corpus-0.92"))
+    assert (found.layout, found.problems) == ("vctk", [])
+    assert [(item.name, item.speaker, item.text) for item in found.utterances] == [
+        (f"wav48_silence_trimmed/{name[:-4]}/{name}_mic1", name[:-4], f"Sentence {name}.")
+        for name in ("p225_001", "p225_002", "p280_001", "p362_001", "s5_001")
+    ]
+    assert {item.split for item in found.utterances} <= {"train", "val", "test"}
+    assert [item.name for item in find_utterances(tmp_path)] == [item.name for item in found.utterances]
+
+
+def test_vctk_names_what_is_missing(tmp_path: Path) -> None:
+    vctk(tmp_path)
+    lost = tmp_path / "txt" / "p225" / "p225_001.txt"
+    lost.unlink()
+    (tmp_path / "wav48_silence_trimmed" / "p225" / "p225_002_mic1.flac").unlink()
+    odd = record(tmp_path / "wav48_silence_trimmed" / "p225" / "p225_003.wav")
+    assert scan(tmp_path).problems == [
+        f"{lost} is missing or cannot be read.",
+        f"{odd} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.",
+        f"{tmp_path}/txt/p225/p225_002.txt has no recording wav48_silence_trimmed/p225/p225_002_mic1.flac.",
+    ]
+
+
+def test_mls(tmp_path: Path) -> None:
+    found = scan(mls(tmp_path / "mls_english"))
+    assert (found.layout, found.problems) == ("mls", [])
+    assert [(item.name, item.speaker, item.split, item.text) for item in found.utterances] == [
+        (f"{part}/audio/{speaker}/2156/{speaker}_2156_00000{number}", speaker, split, f"it was number {number}")
+        for part, split, speaker in (("dev", "val", "20"), ("test", "test", "30"), ("train", "train", "4800"))
+        for number in range(2)
+    ]
+    assert [item.name for item in find_utterances(tmp_path)] == [item.name for item in found.utterances]
+    alone = scan(tmp_path / "mls_english" / "dev")
+    assert [item.name for item in alone.utterances] == [f"dev/audio/20/2156/20_2156_00000{number}" for number in (0, 1)]
+
+
+def test_mls_names_what_is_missing(tmp_path: Path) -> None:
+    mls(tmp_path)
+    (tmp_path / "train" / "audio" / "4800" / "2156" / "4800_2156_000001.flac").unlink()
+    extra = record(tmp_path / "train" / "audio" / "4800" / "2156" / "4800_2156_000009.flac")
+    with (tmp_path / "train" / "transcripts.txt").open("a") as file:
+        file.write("4800_2156_000000\tagain\n\n4800_2156_000002\t \n")
+    assert scan(tmp_path).problems == [
+        "train/transcripts.txt, line 2: there is no recording 4800_2156_000001.flac.",
+        "train/transcripts.txt, line 3: 4800_2156_000000 is listed twice.",
+        "train/transcripts.txt, line 5: expected an id, a tab and a text.",
+        f"{extra} is not listed in transcripts.txt.",
+    ]
+
+
 def test_a_manifest(tmp_path: Path) -> None:
     record(tmp_path / "a" / "x.wav")
     record(tmp_path / "y.flac")
@@ -170,10 +221,13 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
         find_utterances(tmp_path / "gone")
     with pytest.raises(InputError, match="looks like no speech dataset"):
         find_utterances(tmp_path)
-    with pytest.raises(InputError, match="There is no layout 'vctk'"):
-        find_utterances(tmp_path, "vctk")
+    with pytest.raises(InputError, match="There is no layout 'gigaspeech'"):
+        find_utterances(tmp_path, "gigaspeech")
     with pytest.raises(InputError, match="is not in the layout ljspeech"):
         find_utterances(tmp_path, "ljspeech")
+    for layout in ("vctk", "mls"):
+        with pytest.raises(InputError, match=f"is not in the layout {layout}"):
+            find_utterances(tmp_path, layout)
     with pytest.raises(InputError, match="There are no utterances"):
         find_utterances(tmp_path, "folder")
 

@@ -100,7 +100,20 @@ def test_a_long_sentence_is_cut_at_a_comma_then_before_a_conjunction_then_betwee
         "and it slept all day",
     ]
     assert texts("one two three four five six seven", 20) == ["one two three four", "five six seven"]
-    assert texts("x" * 50, 20) == ["x" * 20, "x" * 20, "x" * 10]
+    assert texts("x" * 80, 20) == ["x" * 20] * 4
+
+
+def test_no_single_word_is_left_of_a_sentence_that_is_a_little_too_long() -> None:
+    assert texts("The small boat crossed the wide river in the early morning light.", 60) == [
+        "The small boat crossed the wide river",
+        "in the early morning light.",
+    ]
+    assert texts("Yes, the small boat crossed the wide river late, as we saw. Ah. ", 50) == [
+        "Yes, the small boat crossed the",
+        "wide river late, as we saw.",
+        "Ah.",
+    ]
+    assert texts("The small boat crossed the river \n", 32) == ["The small boat crossed the river"]
 
 
 @pytest.mark.parametrize("piece", ["Word and more, then some. ", "word ", "x", "Dr. ", ". ", "\n", "a.b.", "... "])

@@ -254,3 +254,20 @@ def test_other_choices_share_the_model(folder: Path) -> None:
     assert predictor.predict(TEXT).voice == "awb"
     with pytest.raises(InputError, match="temperature is -1"):
         predictor.with_options(temperature=-1.0)
+
+
+def test_the_checkpoint_says_how_long_a_sentence_may_be(tmp_path: Path) -> None:
+    text = "The small boat crossed the wide river before the sun had come up over the hills."
+    short = save(tmp_path / "short", stored(speaking={"max_characters": 40}))
+    predictor = load(short, max_seconds=0.1)
+    parts = [sentence.text for sentence in predictor.predict(text).sentences]
+    assert " ".join(parts) == text
+    assert max(map(len, parts)) <= 40
+    with predictor.open_session() as session:
+        list(session.feed(text))
+        list(session.flush())
+        assert [sentence.text for sentence in session.sentences] == parts
+    assert len(predictor.with_options(max_characters=200).predict(text).sentences) == 1
+    assert len(load(save(tmp_path / "free"), max_seconds=0.1).predict(text).sentences) == 1
+    with pytest.raises(InputError, match="max_characters is 10, expected a whole number of at least 20"):
+        load(save(tmp_path / "wrong", stored(speaking={"max_characters": 10})))

@@ -8,6 +8,7 @@ import logging
 import pickle
 import shutil
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def test_words_spaces_and_pauses(gruut: GruutTokenizer) -> None:
         ("I will read it", "ˈaɪ wˈɪl ɹˈid ˈɪt"),
         ("vitamin A", "vˈaɪtəmən ˈeɪ"),
         ("A dog", "ə dˈɔɡ"),
+        ("He took it, read it, and left", "hˈi tˈʊk ˈɪt|ɹˈɛd ˈɪt|ˈænd lˈɛft"),
+        ("He smiled: read it", "hˈi smˈaɪld|ɹˈid ˈɪt"),
+        ("Plan A, vitamin C.", "plˈæn ˈeɪ|vˈaɪtəmən sˈi."),
         ("BBC", "bˈi bˈi sˈi"),
         ("don't", "dˈoʊnt"),
         ("hmmm", "m"),
@@ -81,6 +85,13 @@ def test_words_spaces_and_pauses(gruut: GruutTokenizer) -> None:
 )
 def test_how_words_are_read(gruut: GruutTokenizer, text: str, phones: str) -> None:
     assert "".join(gruut.encode(text).symbols[1:-1]) == phones
+
+
+def test_no_pause_is_lost_and_none_is_added(gruut: GruutTokenizer) -> None:
+    text = "I, A, no, B, well-known, don't, Zyzzyva; May: p, m"
+    tokens = gruut.encode(f"{text}. {text}?")
+    assert "".join(symbol for symbol in tokens.symbols if symbol in "|.?") == "|||||||||.|||||||||?"
+    assert max(tokens.words) == 21
 
 
 def test_an_answer_does_not_depend_on_what_was_asked_before(gruut: GruutTokenizer) -> None:
@@ -115,8 +126,8 @@ def test_phones_outside_the_table_lose_their_stress_or_are_dropped(
     gruut: GruutTokenizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd:
-        def words(self, clause: str) -> list[tuple[str, list[str]]]:
-            return [("x", ["ˈə", "ǂ", "t", "ǂ"]), ("y", ["ǂ"]), ("z", ["d"])]
+        def words(self, phrases: Sequence[str]) -> list[list[tuple[str, list[str]]]]:
+            return [[("x", ["ˈə", "ǂ", "t", "ǂ"]), ("y", ["ǂ"]), ("z", ["d"])] for _ in phrases]
 
     monkeypatch.setattr(text_phonemes, "phonemizer", Odd)
     with caplog.at_level(logging.WARNING):
