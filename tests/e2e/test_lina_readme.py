@@ -1,7 +1,8 @@
 """What Lina's README shows is run, with the embedded model.
 
 Not run here: cloning (minutes; ``tests/speech/lina/test_commands.py`` clones with a tiny model), ``convert`` (needs
-released weights; the same file) and ``app`` (``test_lina_app.py``).
+released weights; the same file), ``app`` (``test_lina_app.py``), and training, testing and making data
+(``tests/speech/lina/test_configs.py`` and ``test_synthetic.py`` do a little of each).
 """
 
 import re
@@ -18,7 +19,7 @@ from mmattn.speech.lina.predictor import LinaPredictor
 pytest.importorskip("gruut")
 
 PAGE = Path(__file__).parents[2] / "mmattn/speech/lina/README.md"
-ELSEWHERE = ("--clone", "anna.safetensors", "mmattn app", "mmattn convert")
+ELSEWHERE = ("--clone", "anna.safetensors", "mmattn app", "mmattn convert", "mmattn fit", "mmattn test", "data make")
 
 pytestmark = pytest.mark.e2e
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from mmattn.core.datamodule import BaseDataModule
@@ -227,8 +228,9 @@ class LinaDataModule(BaseDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Fills the cache; Lightning calls it in one process of a machine."""
-        self._split("train")
+        """Fills the cache, which a test does not need; Lightning calls it in one process of a machine."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.TESTING:
+            self._split("train")
 
     def train_dataset(self) -> LinaDataset | None:
         """Returns the utterances to train on."""

@@ -31,7 +31,7 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
     Args:
         source: Checkpoint folder of the second training stage.
         target: Folder to write; its model card is kept if there is one, its voices are replaced.
-        speaking: Sampling that was found best on validation sentences, :attr:`LinaConfig.speaking`.
+        speaking: What was found best on validation sentences, :attr:`LinaConfig.speaking`.
 
     Raises:
         CheckpointError: If the source is no Lina checkpoint, holds no codec, or has a voice of another model.
@@ -62,8 +62,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.5, help="recommended by the checkpoint; default: 0.5")
     parser.add_argument("--top-k", type=int, default=50, help="recommended by the checkpoint; default: 50")
     parser.add_argument("--guidance", type=float, default=2.0, help="recommended by the checkpoint; default: 2")
+    parser.add_argument("--max-characters", type=int, default=80, help="longest sentence; default: 80")
     given = parser.parse_args(args)
-    speaking = {"temperature": given.temperature, "top_k": given.top_k, "guidance": given.guidance}
+    speaking = {name: getattr(given, name) for name in ("temperature", "top_k", "guidance", "max_characters")}
     print(ship(given.folder, given.target, speaking))
 
 

@@ -1,14 +1,17 @@
 """The shipped experiments run a step on a few recordings."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mmattn.core.lightning_cli import build
+from mmattn.speech.lina import cloning
 from mmattn.speech.lina.checkpoints import load_lina
 from mmattn.speech.lina.codec_embedded import EmbeddedCodecConfig
 from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.predictor import LinaPredictor
+from mmattn.speech.lina.tuning import TuningOptions
 from tests.speech.lina.codec_tiny import embedded, wavtokenizer
 from tests.speech.lina.tiny_folder import write_recording
 
@@ -50,6 +53,21 @@ def test_model_experiment_trains_a_step_and_speaks(workplace: Path) -> None:
     predictor = LinaPredictor.from_pretrained("runs/lina_embedded/version_0/step_1")
     assert (predictor.default_voice, list(predictor.voices)) == ("slt", ["slt"])
     assert predictor.config.codec_options["codebooks"] == 4
+
+
+def test_model_experiment_is_tested_with_what_ships(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed")
+    monkeypatch.setattr(cloning, "usual_tuning", lambda count: TuningOptions(passes=1))
+    write_recording(workplace / "runs/lina_data/speech/train/slt/0.wav", "hello there", rate=16_000)
+    write_recording(workplace / "runs/lina_data/speech/test/slt/0.wav", "hello stranger", rate=16_000)
+    for part in ("clone", "test"):
+        write_recording(workplace / f"runs/lina_data/held_out/awb/{part}/0.wav", "good morning", rate=16_000)
+    build(["test", "--config", "lina/embedded", *SHORT])
+    written = json.loads((workplace / "runs/lina_embedded/version_0/test/scores.json").read_text())
+    total = written["rows"]["speech"]["total"]
+    assert (total["sentences"], total["seen_words"], total["unseen_words"]) == (1, 1, 1)
+    assert total["cer"] < 0.5  # the shipped model does speak
+    assert "speech of awb" in written["rows"]
 
 
 def test_libritts_experiment_trains_a_step_at_the_released_options(workplace: Path) -> None:
