@@ -80,11 +80,10 @@ class DeltaNet(QkvMixer):
         Args:
             x: ``(B, T, dim)``.
             state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, which leaves the recurrent state as it is. Pad on the left where
-                the stream goes on: the convolutions remember the last columns, whatever they are.
+            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
 
         Raises:
-            ValueError: x is not ``(B, T, dim)``.
+            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
         """
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
@@ -93,6 +92,5 @@ class DeltaNet(QkvMixer):
         q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         beta = self.b_proj(x).sigmoid().transpose(1, 2) * self.beta_limit
         out, recurrent = self._recur(delta_rule, delta_rule_step, (q, k, v, beta), old.recurrent, mask)
-        gate = None if self.g_proj is None else self._heads(self.g_proj(x))
-        out = self.o_norm(out, gate).transpose(1, 2).flatten(2)
+        out = self._gated(self.o_norm, out, None if self.g_proj is None else self.g_proj(x))
         return self.o_proj(out), MixerState(recurrent, old.conv)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmattn.attention.gated_norm import GatedHeadNorm
+from mmattn.attention.heads import split_heads
 from mmattn.attention.qkv_mixer import MixerState, QkvMixer, initialize
 from mmattn.kernels.linear.gla import gated_linear_attention, gated_linear_attention_step
 from mmattn.kernels.linear.sequences import Mode
@@ -93,16 +94,15 @@ class GatedLinearAttention(QkvMixer):
         Args:
             x: ``(B, T, dim)``.
             state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, which leaves the recurrent state as it is. Pad on the left where
-                the stream goes on: the convolutions remember the last columns, whatever they are.
+            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
             reset_mask: bool ``(B, T)``, True where the past is forgotten before the token.
 
         Raises:
-            ValueError: x is not ``(B, T, dim)``.
+            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
         """
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
-        g = functional.logsigmoid(self._heads(self.gk_proj(x))) / self.gate_logit_normalizer
+        g = functional.logsigmoid(split_heads(self.gk_proj(x), self.num_heads)) / self.gate_logit_normalizer
         if self.clamp_min is not None:
             g = g.clamp(min=self.clamp_min)
         if reset_mask is not None:
@@ -110,6 +110,5 @@ class GatedLinearAttention(QkvMixer):
         out, recurrent = self._recur(
             gated_linear_attention, gated_linear_attention_step, (q, k, v, g), old.recurrent, mask
         )
-        gate = self._heads(self.g_proj(x))
-        out = self.g_norm_swish_gate(out, gate).transpose(1, 2).flatten(2)
+        out = self._gated(self.g_norm_swish_gate, out, self.g_proj(x))
         return self.o_proj(out), MixerState(recurrent, old.conv)

@@ -6,9 +6,10 @@ Parameters are named as in HazyResearch's ``PrefixLinearAttention``, so that the
 import torch
 from torch import Tensor, nn
 
+from mmattn.attention.heads import check_input, merge_heads, split_heads
 from mmattn.kernels.linear.feature_maps import taylor
 from mmattn.kernels.linear.prefix import prefix_linear_attention, prefix_linear_attention_step
-from mmattn.kernels.linear.sequences import Mode
+from mmattn.kernels.linear.sequences import Mode, check_mask
 
 __all__ = ["PrefixLinearAttention", "repeat_context"]
 
@@ -97,12 +98,13 @@ class PrefixLinearAttention(nn.Module):
             mask: bool ``(B, T)``, False at padding.
 
         Raises:
-            ValueError: x is not ``(B, T, dim)``.
+            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
         """
-        if x.ndim != 3 or x.shape[2] != self.dim:
-            raise ValueError(f"x must be (B, T, {self.dim}), got {tuple(x.shape)}")
-        q, k, v = taylor(self._heads(self.proj_q(x))), self._keys(self.proj_k, x, mask), self.proj_v(x)
-        v = self._heads(v)
+        check_input(x, self.dim)
+        if mask is not None:
+            check_mask(mask, x.shape[0], x.shape[1])
+        q, k = taylor(split_heads(self.proj_q(x), self.num_heads)), self._keys(self.proj_k, x, mask)
+        v = split_heads(self.proj_v(x), self.num_heads)
         if state is not None and x.shape[1] == 1 and mask is None:
             out, state = prefix_linear_attention_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], state, eps=self.eps)
             return self.out_proj(out.flatten(1))[:, None], state
@@ -110,7 +112,8 @@ class PrefixLinearAttention(nn.Module):
         if state is None:
             prefix = x[:, : self.enc_length]
             prefix_mask = None if mask is None else mask[:, : self.enc_length]
-            k_prefix, v_prefix = self._keys(self.proj_k_enc, prefix, prefix_mask), self._heads(self.proj_v_enc(prefix))
+            k_prefix = self._keys(self.proj_k_enc, prefix, prefix_mask)
+            v_prefix = split_heads(self.proj_v_enc(prefix), self.num_heads)
         out, state = prefix_linear_attention(
             q,
             k,
@@ -124,14 +127,10 @@ class PrefixLinearAttention(nn.Module):
             mask=mask if self.mask_after_feature_map else None,
             prefix_mask=prefix_mask if self.mask_after_feature_map else None,
         )
-        return self.out_proj(out.transpose(1, 2).flatten(2)), state
+        return self.out_proj(merge_heads(out)), state
 
     def _keys(self, projection: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-        keys = self._heads(projection(x))
+        keys = split_heads(projection(x), self.num_heads)
         if mask is not None and not self.mask_after_feature_map:
             keys = keys.masked_fill(~mask[:, None, :, None], 0.0)
         return taylor(keys)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """Returns ``(B, H, T, D)`` of ``(B, T, H D)``."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)

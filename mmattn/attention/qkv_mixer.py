@@ -4,20 +4,17 @@ Parameter names are those of flash-linear-attention, so that its checkpoints loa
 K key width and V value width of a head.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mmattn.attention.gated_norm import GatedHeadNorm
+from mmattn.attention.heads import Kernel, check_heads, check_input, merge_heads, recur, split_heads, without_padding
 from mmattn.attention.short_conv import ShortConv
 from mmattn.kernels.linear.sequences import Mode
 
 __all__ = ["MixerState", "QkvMixer", "initialize"]
-
-
-Kernel = Callable[..., tuple[Tensor, Tensor]]
-"""A recurrence over tokens, or one step of it: output and new state."""
 
 
 class MixerState(NamedTuple):
@@ -35,12 +32,16 @@ class MixerState(NamedTuple):
 class QkvMixer(nn.Module):
     """Base of the layers: ``q, k, v = W x``, optionally each through a short convolution, split into heads.
 
+    Layers map ``x (B, T, dim)`` and a ``MixerState``, None at the start of a stream, to outputs ``(B, T, dim)`` and the
+    state after the last token. Padding, where ``mask (B, T)`` is False, leaves the recurrent state as it is. Pad on the
+    left where the stream goes on: the convolutions remember the last columns, whatever they are.
+
     Args:
         dim: width of the inputs.
         num_heads: H.
         key_dim: H times K.
         value_dim: H times V.
-        use_short_conv: whether q, k and v pass a causal convolution.
+        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens.
         conv_size: its kernel.
         mode: of the kernel for more than one token.
         chunk_size: of the kernel.
@@ -62,8 +63,7 @@ class QkvMixer(nn.Module):
         chunk_size: int = 64,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or key_dim % num_heads or value_dim % num_heads:
-            raise ValueError(f"{num_heads} heads do not divide keys of width {key_dim} and values of width {value_dim}")
+        check_heads(num_heads, key_dim, value_dim)
         self.dim, self.num_heads, self.mode, self.chunk_size = dim, num_heads, mode, chunk_size
         self.key_dim, self.value_dim = key_dim, value_dim
         self.q_proj = nn.Linear(dim, key_dim, bias=False)
@@ -77,9 +77,8 @@ class QkvMixer(nn.Module):
 
     def _prepare(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the input with padding set to 0, so that no convolution carries it into the text."""
-        if x.ndim != 3 or x.shape[2] != self.dim:
-            raise ValueError(f"x must be (B, T, {self.dim}), got {tuple(x.shape)}")
-        return x if mask is None else x * mask[..., None].to(x.dtype)
+        check_input(x, self.dim)
+        return without_padding(x, mask)
 
     def _qkv(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, Tensor, Tensor, MixerState]:
         """Returns q, k ``(B, H, T, K)``, v ``(B, H, T, V)`` and the state so far with its new convolution caches."""
@@ -93,32 +92,22 @@ class QkvMixer(nn.Module):
             )
             conv = (q_cache, k_cache, v_cache)
         recurrent = self._zeros(x) if state is None else state.recurrent
-        return self._heads(q), self._heads(k), self._heads(v), MixerState(recurrent, conv)
+        q, k, v = (split_heads(t, self.num_heads) for t in (q, k, v))
+        return q, k, v, MixerState(recurrent, conv)
 
     def _recur(
         self, kernel: Kernel, step: Kernel, tensors: tuple[Tensor, ...], state: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns output ``(B, H, T, V)`` and new state: one step for a single token, the kernel for more.
+        """Returns output ``(B, H, T, V)`` and new state; see ``heads.recur``."""
+        return recur(kernel, step, tensors, state, mode=self.mode, chunk_size=self.chunk_size, mask=mask)
 
-        Args:
-            kernel: over ``tensors``, with ``initial_state``, ``mode``, ``chunk_size`` and ``mask``.
-            step: the same for one token.
-            tensors: q, k, v and gates, ``(B, H, T, ...)`` each.
-            state: ``(B, H, K, V)``, not changed.
-            mask: bool ``(B, T)``, or None.
-        """
-        if tensors[0].shape[2] == 1 and mask is None:
-            out, state = step(*(x[:, :, 0] for x in tensors), state)
-            return out[:, :, None], state
-        return kernel(*tensors, initial_state=state, mode=self.mode, chunk_size=self.chunk_size, mask=mask)
+    def _gated(self, norm: GatedHeadNorm, out: Tensor, gate: Tensor | None) -> Tensor:
+        """Returns ``(B, T, H V)``: the output ``(B, H, T, V)`` normalised and gated by ``(B, T, H V)``, if it is."""
+        return merge_heads(norm(out, None if gate is None else split_heads(gate, self.num_heads)))
 
     def _zeros(self, x: Tensor) -> Tensor:
         shape = (x.shape[0], self.num_heads, self.key_dim // self.num_heads, self.value_dim // self.num_heads)
         return x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """Returns ``(B, H, T, D)`` of ``(B, T, H D)``."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 def initialize(module: nn.Module) -> None:

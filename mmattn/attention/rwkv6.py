@@ -1,11 +1,13 @@
 """RWKV6 time mixing as a layer (Finch, arXiv 2404.05892, section 4), parameters named as in fla."""
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmattn.attention.heads import check_heads, check_input, merge_heads, recur, split_heads, without_padding
 from mmattn.attention.qkv_mixer import initialize
 from mmattn.kernels.linear.rwkv6 import rwkv6, rwkv6_step
 from mmattn.kernels.linear.sequences import Mode
@@ -96,8 +98,7 @@ class Rwkv6(nn.Module):
     ) -> None:
         super().__init__()
         key_dim, value_dim = int(dim * expand_k), int(dim * expand_v)
-        if num_heads < 1 or key_dim % num_heads or value_dim % num_heads:
-            raise ValueError(f"{num_heads} heads do not divide keys of width {key_dim} and values of width {value_dim}")
+        check_heads(num_heads, key_dim, value_dim)
         self.dim, self.num_heads, self.mode, self.chunk_size = dim, num_heads, mode, chunk_size
         packed = _STREAMS * proj_low_rank_dim
         self.x_proj = nn.Sequential(_Shifted(dim, packed), nn.Tanh(), nn.Linear(packed, dim, bias=False))
@@ -124,24 +125,18 @@ class Rwkv6(nn.Module):
                 token after it. Pad on the left where the stream goes on.
 
         Raises:
-            ValueError: x is not ``(B, T, dim)``.
+            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
         """
-        if x.ndim != 3 or x.shape[2] != self.dim:
-            raise ValueError(f"x must be (B, T, {self.dim}), got {tuple(x.shape)}")
-        if mask is not None:
-            x = x * mask[..., None].to(x.dtype)
+        check_input(x, self.dim)
+        x = without_padding(x, mask)
         before = torch.cat([x.new_zeros(x.shape[0], 1, self.dim) if state is None else state.last[:, None], x], dim=1)
         r, w, k, v, gate = self._streams(x, before[:, :-1] - x)
+        kernel, step = (partial(function, u=self.bonus, scale=1.0) for function in (rwkv6, rwkv6_step))
         initial = None if state is None else state.recurrent
-        if x.shape[1] == 1 and mask is None and initial is not None:
-            out, recurrent = rwkv6_step(r[:, :, 0], k[:, :, 0], v[:, :, 0], w[:, :, 0], self.bonus, initial, scale=1.0)
-            out = out[:, :, None]
-        else:
-            out, recurrent = rwkv6(
-                r, k, v, w, self.bonus, scale=1.0, initial_state=initial, mode=self.mode, chunk_size=self.chunk_size,
-                mask=mask,
-            )  # fmt: skip
-        flat = out.transpose(1, 2).flatten(2)  # (B, T, H V)
+        out, recurrent = recur(
+            kernel, step, (r, k, v, w), initial, mode=self.mode, chunk_size=self.chunk_size, mask=mask
+        )
+        flat = merge_heads(out)
         normed = self.g_norm(flat.flatten(0, 1)).reshape(flat.shape)
         return self.o_proj(normed * functional.silu(gate)), Rwkv6State(recurrent, before[:, -1])
 
@@ -153,4 +148,4 @@ class Rwkv6(nn.Module):
         r, w, k, v, g = (x + delta * share for share in shares)
         decay = -self.w_proj(w).exp()
         heads = (self.r_proj(r), decay, self.k_proj(k), self.v_proj(v))
-        return *(t.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for t in heads), self.g_proj(g)
+        return *(split_heads(t, self.num_heads) for t in heads), self.g_proj(g)

@@ -36,6 +36,8 @@ class ShortConv(nn.Conv1d):
         kernel = self.kernel_size[0]
         if cache is None:
             cache = x.new_zeros(x.shape[0], x.shape[2], kernel)
+        if x.shape[1] == 0:
+            return x, cache
         inputs = torch.cat([cache, x.transpose(1, 2)], dim=2)
         if x.shape[1] == 1:
             out = (inputs[:, :, 1:] * self.weight[:, 0]).sum(dim=2, keepdim=True)

@@ -77,15 +77,14 @@ class SimpleGatedLinearAttention(QkvMixer):
         Args:
             x: ``(B, T, dim)``.
             state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, which leaves the recurrent state as it is. Pad on the left where
-                the stream goes on: the convolutions remember the last columns, whatever they are.
+            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
 
         Raises:
-            ValueError: x is not ``(B, T, dim)``.
+            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
         """
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
         g = functional.logsigmoid(self.gk_proj(x)).transpose(1, 2) / self.gate_logit_normalizer
         out, recurrent = self._recur(simple_gla, simple_gla_step, (q, k, v, g), old.recurrent, mask)
-        out = self.g_norm_swish_gate(out, self._heads(self.g_proj(x))).transpose(1, 2).flatten(2)
+        out = self._gated(self.g_norm_swish_gate, out, self.g_proj(x))
         return self.o_proj(out), MixerState(recurrent, old.conv)

@@ -98,7 +98,7 @@ def test_the_future_changes_nothing_and_the_past_does(name: str) -> None:
 def test_padding_on_the_left_changes_nothing(name: str, mode: str) -> None:
     layer, x = mixer(name, mode, 4), inputs()
     mask = torch.arange(TOKENS)[None] >= torch.tensor([[0], [4]])
-    out, state = layer(x, mask=mask)
+    out, state = layer(x.masked_fill(~mask[..., None], torch.nan), mask=mask)
     alone, end = layer(x[1:, 4:])
     close(out[1:, 4:], alone)
     close(state.recurrent[1:], end.recurrent)
@@ -194,3 +194,5 @@ def test_what_does_not_fit_is_explained(layer: type[nn.Module]) -> None:
         layer(DIM, num_heads=3)
     with pytest.raises(ValueError, match=r"x must be \(B, T, 8\), got \(1, 4, 7\)"):
         layer(DIM, num_heads=2)(torch.zeros(1, 4, 7))
+    with pytest.raises(ValueError, match=r"mask must be bool \(B, T\) = \(1, 4\), got torch.float32 \(1, 4\)"):
+        layer(DIM, num_heads=2)(torch.zeros(1, 4, 8), mask=torch.ones(1, 4))

@@ -71,3 +71,6 @@ def test_what_does_not_fit_is_explained() -> None:
         PrefixLinearAttention(8, num_heads=3)
     with pytest.raises(ValueError, match=r"x must be \(B, T, 8\), got \(1, 4, 7\)"):
         layer()(torch.zeros(1, 4, 7))
+    for mask in (torch.ones(1, 4), torch.ones(4, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"mask must be bool \(B, T\) = \(1, 4\), got torch"):
+            layer()(torch.zeros(1, 4, 8, dtype=torch.float64), mask=mask)

@@ -263,3 +263,8 @@ def test_dtypes_must_agree_and_be_floating() -> None:
         attention(x, x.double(), x)
     with pytest.raises(ValueError, match="one floating dtype"):
         attention(x.int(), x.int(), x.int())
+
+
+def test_an_empty_batch() -> None:
+    inputs = _inputs(3, 64, 64, batch=0)
+    _assert_like_the_definition(inputs, blocks=BlockIndex.sliding_window(20, 64, q_block=16, k_block=16, sinks=1))

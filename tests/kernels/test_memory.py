@@ -157,6 +157,22 @@ def test_padding_leaves_memory_and_momentum_as_they_are(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["naive", "chunk"])
+def test_what_stands_at_padding_does_not_matter(mode: str) -> None:
+    mask = torch.ones(B, 12, dtype=torch.bool)
+    mask[:, 4:7] = False
+    results = []
+    for filling in (0.0, torch.nan):
+        padding = ~mask[:, None]
+        inputs = [t.masked_fill(padding if t.ndim == 3 else padding[..., None], filling) for t in tokens(12)]
+        leaves = [t.requires_grad_() for t in inputs]
+        out, state = neural_memory(*leaves, initial_state=memory("deep"), chunk_size=5, mode=mode, mask=mask)
+        sum(t.square().sum() for t in (out, *everything(state))).backward()
+        results.append([out, *everything(state), *(t.grad for t in leaves)])
+    assert all(t.isfinite().all() for t in results[0])
+    close(results[1], results[0], 0.0)
+
+
+@pytest.mark.parametrize("mode", ["naive", "chunk"])
 def test_gates_at_their_limits_stay_finite_with_finite_gradients(mode: str) -> None:
     q, k, v, theta, alpha, eta = tokens(40)
     alpha[..., ::3], alpha[..., 1::3], eta[..., ::4], eta[..., 1::4] = 1.0, 0.999999, 0.0, 1.0
@@ -227,8 +243,10 @@ def test_the_scan_is_its_recurrence(steps: int, seed: int) -> None:
     ("change", "message"),
     [
         ({"q": torch.zeros(B, H, 4, D + 1)}, r"q \(2, 3, 4, 6\), k \(2, 3, 4, 5\)"),
+        ({"q": torch.zeros(4), "layout": "bthd"}, r"q, k, v must be \(B, T, H, D\) .* got q \(4,\)"),
+        ({"v": torch.zeros(B, H, 4, D, dtype=torch.int64)}, r"v must be floating point, got torch.int64"),
         ({"theta": torch.zeros(B, H, 3)}, r"theta must be \(B, H, T\) = \(2, 3, 4\), got \(2, 3, 3\)"),
-        ({"mask": torch.ones(B, 4)}, r"mask must be bool \(2, 4\), got torch.float32"),
+        ({"mask": torch.ones(B, 4)}, r"mask must be bool \(B, T\) = \(2, 4\), got torch.float32"),
         ({"chunk_size": 0}, "chunk_size must be at least 1 token, got 0"),
         ({"mode": "fast"}, "mode must be 'auto', 'naive' or 'chunk', got 'fast'"),
         ({"layout": "tbhd"}, "layout must be 'bhtd' or 'bthd', got 'tbhd'"),

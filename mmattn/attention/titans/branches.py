@@ -59,7 +59,8 @@ class MemoryAsGate(_Branches):
     """``y = attention(x)``, ``o = norm(y) * sigmoid(norm(M(x)))``: short-term memory gated by the long-term one.
 
     Both branches have a norm with learned scales, as the paper says; RMS norm and the sigmoid are our choice. Returns
-    the mixer's output without a residual.
+    the mixer's output without a residual. Time is that of the memory, ``O(T D^2)`` for its width D, and of the
+    attention, ``O(T window dim)``.
 
     Args:
         dim: width of the inputs.
@@ -100,15 +101,7 @@ class MemoryAsGate(_Branches):
 class MemoryAsLayer(_Branches):
     """``o = attention(M(x))``: what the memory answers is attended to, in windows.
 
-    Returns the mixer's output without a residual.
-
-    Args:
-        dim: width of the inputs.
-        window: tokens that a query sees before its own.
-        dim_head: width of an attention head.
-        heads: attention heads.
-        num_persist_mem_tokens: P, persistent tokens.
-        memory: options of the memory.
+    Returns the mixer's output without a residual. Arguments and costs are those of ``MemoryAsGate``.
 
     Example:
         >>> layer = MemoryAsLayer(8, window=4, dim_head=4, heads=2)

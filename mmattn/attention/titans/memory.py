@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmattn.attention.heads import check_input
 from mmattn.attention.titans.options import MemoryOptions
 from mmattn.attention.titans.parts import ChunkPool, HeadRmsNorm
 from mmattn.attention.titans.update import memory_updates, soft_clamp_norm
@@ -142,8 +143,7 @@ class NeuralMemory(nn.Module):
         Raises:
             ValueError: shapes do not fit, or ``previous`` and ``accept_weight_residual`` do not go together.
         """
-        if x.ndim != 3 or x.shape[2] != self.dim:
-            raise ValueError(f"x must be (B, T, {self.dim}), got {tuple(x.shape)}")
+        check_input(x, self.dim)
         if (previous is not None) != self.options.accept_weight_residual:
             given = "none" if previous is None else "one"
             raise ValueError(f"accept_weight_residual is {self.options.accept_weight_residual}, got {given} to accept")

@@ -78,7 +78,7 @@ class RunPlan:
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
         lse = torch.full((*q.shape[:3], 1), -torch.inf, dtype=accumulate_dtype(q.dtype))
         for band, mask in self._masks(q.dtype):
-            pieces = band.pieces(q[0, :, : band.step].nbytes)
+            pieces = band.pieces(q.shape[1] * band.step * q.shape[3] * q.element_size())
             for call, item in ((call, item) for call in pieces for item in _items(band, q.shape[0])):
                 partial = flash_forward(
                     _queries(q[item], call), _keys(k[item], call), _keys(v[item], call),
@@ -100,7 +100,7 @@ class RunPlan:
         sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v)]
         for band, mask in self._masks(q.dtype):
             width = sum(stop - start for start, stop in band.runs)
-            tile_bytes = 2 * width * k[0, :, 0].numel() * sums[1].element_size()
+            tile_bytes = 2 * width * k.shape[1] * k.shape[3] * sums[1].element_size()
             for call, item in ((call, item) for call in band.pieces(tile_bytes) for item in _items(band, q.shape[0])):
                 upstream, query, merged, row_lse = (_queries(x[item], call) for x in (grad_out, q, out, lse[..., None]))
                 grad_q, *grad_kv = flash_backward(

@@ -1,15 +1,99 @@
-"""What chunk forms share: states passed from chunk to chunk, their gradients, and those of the gates between.
+"""What chunk forms share, given the scores inside chunks and the decays: outputs, states, and the gradients of all.
 
 Letters: n chunks, h heads, M = n h, C tokens of a chunk, K key width, V value width.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["grad_gates", "grads_between", "states_between"]
+__all__ = ["ChunkGradients", "grad_gates", "gradients", "outputs"]
 
 
-def states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> Tensor:
+def outputs(
+    scores: Tensor, q_in: Tensor, k_out: Tensor, v: Tensor, decay: Tensor, state: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Returns the outputs ``(M, C, V)`` and the state ``(h, K, V)`` after all chunks.
+
+    Args:
+        scores: ``(M, C, C)``, of pairs of tokens in a chunk.
+        q_in: ``(M, C, K)``, queries decayed from the start of their chunk.
+        k_out: ``(M, C, K)``, keys decayed to the end of their chunk.
+        v: ``(M, C, V)``.
+        decay: ``(M, K)`` or ``(M, 1)`` over a chunk.
+        state: ``(h, K, V)`` before all chunks.
+        scale: multiplies the outputs.
+    """
+    states = _states_between(state, decay, k_out, v)
+    out = torch.baddbmm(v, scores, v, beta=0, alpha=scale)
+    out.baddbmm_(q_in, states[:-1].flatten(0, 1), alpha=scale)
+    return out, states[-1]
+
+
+class ChunkGradients(NamedTuple):
+    """Gradients of what ``outputs`` takes, and the states around every chunk.
+
+    Attributes:
+        scores: ``(M, C, C)``.
+        q_in: ``(M, C, K)``.
+        k_out: ``(M, C, K)``.
+        v: ``(M, C, V)``.
+        state: ``(h, K, V)``.
+        before: the states before the chunks, ``(M, K, V)``.
+        after: the gradients of the states after the chunks, ``(M, K, V)``.
+    """
+
+    scores: Tensor
+    q_in: Tensor
+    k_out: Tensor
+    v: Tensor
+    state: Tensor
+    before: Tensor
+    after: Tensor
+
+    def decay(self) -> Tensor:
+        """Returns the gradients of what every entry of a state decays by over a chunk, ``(M, K, V)``."""
+        return self.before * self.after
+
+
+def gradients(
+    scores: Tensor,
+    q_in: Tensor,
+    k_out: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    grad_out: Tensor,
+    grad_state: Tensor,
+) -> ChunkGradients:
+    """Returns the gradients of what ``outputs`` takes.
+
+    Args:
+        scores: as in ``outputs``, as are the next five.
+        q_in: see there.
+        k_out: see there.
+        v: see there.
+        decay: see there.
+        state: see there.
+        grad_out: scaled gradients of the outputs ``(M, C, V)``.
+        grad_state: gradient of the last state ``(h, K, V)``.
+    """
+    before = _states_between(state, decay, k_out, v)[:-1].flatten(0, 1)
+    grad_states = _grads_between(grad_state, decay, q_in, grad_out)
+    after = grad_states[1:].flatten(0, 1)
+    return ChunkGradients(
+        v=torch.bmm(scores.mT, grad_out).baddbmm_(k_out, after),
+        scores=torch.bmm(grad_out, v.mT),
+        q_in=torch.bmm(grad_out, before.mT),
+        k_out=torch.bmm(v, after.mT),
+        state=grad_states[0],
+        before=before,
+        after=after,
+    )
+
+
+def _states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> Tensor:
     """Returns the states before, between and after all chunks, ``(n + 1, h, K, V)``.
 
     Args:
@@ -27,7 +111,7 @@ def states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> Te
     return states
 
 
-def grads_between(grad: Tensor, decay: Tensor, q_in: Tensor, grad_out: Tensor) -> Tensor:
+def _grads_between(grad: Tensor, decay: Tensor, q_in: Tensor, grad_out: Tensor) -> Tensor:
     """Returns the gradients of these states, ``(n + 1, h, K, V)``.
 
     Args:
@@ -43,21 +127,6 @@ def grads_between(grad: Tensor, decay: Tensor, q_in: Tensor, grad_out: Tensor) -
     for i in reversed(range(len(decays))):
         each[i].addcmul_(decays[i], each[i + 1])
     return grads
-
-
-def _late(x: Tensor, size: int) -> Tensor:
-    """Returns a view ``(M, pairs, size, K)`` of the second blocks of all pairs."""
-    return x.unflatten(1, (-1, 2, size))[:, :, 1]
-
-
-def _early(x: Tensor, size: int) -> Tensor:
-    """Returns a view ``(M, pairs, size, K)`` of the first blocks of all pairs."""
-    return x.unflatten(1, (-1, 2, size))[:, :, 0]
-
-
-def _blocks(scores: Tensor, size: int) -> Tensor:
-    """Returns a view ``(M, C / size, size, size)`` of the blocks on the diagonal of ``(M, C, C)``."""
-    return scores.unflatten(2, (-1, size)).unflatten(1, (-1, size)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 def grad_gates(arriving: Tensor, met: Tensor, leaving: Tensor, *, exclusive: bool) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.kernels.linear.delta_chunks import delta_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
-from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
 
 __all__ = ["delta_rule", "delta_rule_step", "gated_delta_rule", "gated_delta_rule_step"]
 
@@ -33,8 +33,8 @@ def delta_rule(
 
     (arXiv 2406.06484, section 2.2.) The state answers ``k_t`` with ``k_t S_{t-1}``; a step of size beta moves this
     answer towards ``v_t``. Mode ``chunk`` solves one unit lower triangular system per chunk of C tokens (section 3.2):
-    time ``O(T (C + V) (C + K + V))`` per head, and its backward pass recomputes the states. Mode ``naive`` is the
-    definition and can be differentiated twice.
+    time ``O(T (C (K + V) + K V))`` per head. Options, results and memory are those of the family,
+    ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -42,16 +42,15 @@ def delta_rule(
         v: values ``(B, H, T, V)``.
         beta: step sizes ``(B, H, T)``, in (0, 1), or (0, 2) to let the state reflect.
         scale: multiplies q, default ``1 / sqrt(K)``.
-        initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
-        mode: ``auto`` takes ``chunk`` for more than one token.
-        chunk_size: C; it does not change the result.
-        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
-        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
-        mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is and gives output 0.
+        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
+        mode: ``auto``, ``naive`` or ``chunk``.
+        chunk_size: C.
+        layout: ``bhtd`` or ``bthd``.
+        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
+        mask: bool ``(B, T)``, False at padding.
 
     Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider. Both are differentiable
-        with respect to q, k, v, beta and the initial state.
+        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit; the message says what was given and expected.
@@ -62,12 +61,14 @@ def delta_rule(
         >>> out.flatten().tolist(), state.item()
         ([4.0, 6.0, 7.0], 7.0)
     """
-    return _run(
+    check_options(mode, layout, chunk_size=chunk_size)
+    return over_sequences(
         {"q": q, "k": k, "v": v, "beta": beta},
+        naive=_naive,
+        chunks=partial(delta_chunks, chunk_size=chunk_size),
         scale=scale,
         initial_state=initial_state,
         mode=mode,
-        chunk_size=chunk_size,
         layout=layout,
         cu_seqlens=cu_seqlens,
         mask=mask,
@@ -92,7 +93,7 @@ def gated_delta_rule(
     """Returns the delta rule on a state that decays first: ``exp(g_t) S_{t-1}`` takes the place of ``S_{t-1}``.
 
     ``S_t = exp(g_t) S_{t-1} + beta_t k_t^T (v_t - k_t exp(g_t) S_{t-1})`` (Gated DeltaNet, arXiv 2412.06464, Eq. 10).
-    Any decay is safe in any mode.
+    Costs are those of ``delta_rule``.
 
     Args:
         q: see ``delta_rule``.
@@ -121,13 +122,14 @@ def gated_delta_rule(
         >>> out.flatten().tolist(), state.item()
         ([4.0, 5.0], 5.0)
     """
-    check_gates(g)
-    return _run(
+    check_options(mode, layout, chunk_size=chunk_size)
+    return over_sequences(
         {"q": q, "k": k, "v": v, "beta": beta, "g": g},
+        naive=_naive,
+        chunks=partial(delta_chunks, chunk_size=chunk_size),
         scale=scale,
         initial_state=initial_state,
         mode=mode,
-        chunk_size=chunk_size,
         layout=layout,
         cu_seqlens=cu_seqlens,
         mask=mask,
@@ -172,31 +174,6 @@ def gated_delta_rule_step(
         scale: multiplies q, default ``1 / sqrt(K)``.
     """
     return delta_rule_step(q, k, v, beta, state * g.to(state.dtype).exp()[..., None, None], scale=scale)
-
-
-def _run(
-    tensors: dict[str, Tensor],
-    *,
-    scale: float | None,
-    initial_state: Tensor | None,
-    mode: Mode,
-    chunk_size: int,
-    layout: Layout,
-    cu_seqlens: Tensor | None,
-    mask: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    check_options(mode, layout, chunk_size=chunk_size)
-    q = tensors["q"]
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
-    return over_sequences(
-        partial(_naive, scale=scale) if naive else partial(delta_chunks, scale=scale, chunk_size=chunk_size),
-        tensors,
-        initial_state=initial_state,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
 
 
 def _naive(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:

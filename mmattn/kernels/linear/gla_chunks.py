@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmattn.kernels.linear.chunk_states import grad_gates, grads_between, states_between
+from mmattn.kernels.linear.chunk_states import grad_gates, gradients, outputs
 from mmattn.kernels.linear.chunked import chunked, power_of_two
 
 __all__ = ["gla_chunks"]
@@ -57,10 +57,8 @@ class _GlaRule:
         q, k, v, g = (x.flatten(0, 1) for x in tokens)
         decays = _Decays.of(g, exclusive=bool(heads), smallest_leaf=self.smallest_leaf)
         scores, q_in, k_out = _scores(q, k, decays, _bonus_of_chunks(heads, n))
-        states = states_between(state, decays.chunk, k_out, v)
-        out = torch.baddbmm(v, scores, v, beta=0, alpha=self.scale)
-        out.baddbmm_(q_in, states[:-1].flatten(0, 1), alpha=self.scale)
-        return out.unflatten(0, (n, h)), states[-1]
+        out, state = outputs(scores, q_in, k_out, v, decays.chunk, state, self.scale)
+        return out.unflatten(0, (n, h)), state
 
     def backward(
         self, tokens: list[Tensor], heads: list[Tensor], state: Tensor, grad_out: Tensor, grad_state: Tensor
@@ -71,26 +69,21 @@ class _GlaRule:
         bonus = _bonus_of_chunks(heads, n)
         decays = _Decays.of(g, exclusive=bool(heads), smallest_leaf=self.smallest_leaf)
         scores, q_in, k_out = _scores(q, k, decays, bonus)
-        before = states_between(state, decays.chunk, k_out, v)[:-1].flatten(0, 1)
-        grad_states = grads_between(grad_state, decays.chunk, q_in, grad_out)
-        grad_after = grad_states[1:].flatten(0, 1)
-        grad_v = torch.bmm(scores.mT, grad_out).baddbmm_(k_out, grad_after)
-        grad_scores = torch.bmm(grad_out, v.mT)
-        grad_q_in, grad_k_out = torch.bmm(grad_out, before.mT), torch.bmm(v, grad_after.mT)
-        grad_chunk = (before * grad_after).sum(dim=-1).mul_(decays.chunk)  # of the log-decay of the whole chunk
+        grad = gradients(scores, q_in, k_out, v, decays.chunk, state, grad_out, grad_state)
+        grad_chunk = grad.decay().sum(dim=-1).mul_(decays.chunk)  # of the log-decay of the whole chunk
         into, out_of = decays.into(), decays.out_of()
-        grad_q, grad_k = _grad_pairs(q, k, decays, grad_scores, into, out_of)
-        grad_q.addcmul_(into, grad_q_in)
-        grad_g = grad_gates(q * grad_q, k * grad_k, k_out * grad_k_out, exclusive=decays.exclusive)
+        grad_q, grad_k = _grad_pairs(q, k, decays, grad.scores, into, out_of)
+        grad_q.addcmul_(into, grad.q_in)
+        grad_g = grad_gates(q * grad_q, k * grad_k, k_out * grad.k_out, exclusive=decays.exclusive)
         grad_g += grad_chunk[:, None]
-        grad_k.addcmul_(out_of, grad_k_out)
+        grad_k.addcmul_(out_of, grad.k_out)
 
-        own = grad_scores.diagonal(dim1=1, dim2=2)[..., None]
+        own = grad.scores.diagonal(dim1=1, dim2=2)[..., None]
         grad_q.addcmul_(own, k if bonus is None else k * bonus)
         grad_k.addcmul_(own, q if bonus is None else q * bonus)
         grad_heads = [] if bonus is None else [(own * q * k).unflatten(0, (n, h)).sum(dim=(0, 2))]
-        grads = [x.unflatten(0, (n, h)) for x in (grad_q, grad_k, grad_v, grad_g)]
-        return grads, grad_heads, grad_states[0]
+        grads = [x.unflatten(0, (n, h)) for x in (grad_q, grad_k, grad.v, grad_g)]
+        return grads, grad_heads, grad.state
 
 
 def _bonus_of_chunks(heads: list[Tensor], n: int) -> Tensor | None:

@@ -5,6 +5,7 @@ Letters: B batch, H heads, T tokens, K key width, D features, V value width, C t
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from mmattn.kernels.linear.feature_maps import FEATURE_MAPS
 from mmattn.kernels.linear.one_token import cast, read, update
 from mmattn.kernels.linear.scalar_chunks import scalar_chunks
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Kernel, Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.token_by_token import gated_recurrence
 
-__all__ = ["linear_attention", "linear_attention_step"]
+__all__ = ["linear_attention", "linear_attention_step", "with_ones"]
 
 FeatureMap = str | Callable[[Tensor], Tensor]
 
@@ -39,7 +41,8 @@ def linear_attention(
 
     Normalised, ``o_t`` is divided by ``scale phi(q_t) . z_t + eps`` with ``z_t = z_{t-1} + phi(k_t)`` (arXiv
     2006.16236, Eq. 18-20), which needs features whose products are not negative; ``z`` is then the last column of the
-    state. Time ``O(T (C + V) (D + V))`` per head in mode ``chunk``, with a backward pass of its own.
+    state. Time ``O(T (C (D + V) + D V))`` per head in mode ``chunk``; options, results and memory are those of the
+    family, ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -49,13 +52,13 @@ def linear_attention(
         normalize: whether the weights of a token are divided by their sum.
         eps: added to that sum.
         scale: multiplies ``phi(q)``, default ``1 / sqrt(D)``.
-        initial_state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``, not changed; ``(N, H, D, .)`` with
-            ``cu_seqlens``. Default zeros.
-        mode: ``auto`` takes ``chunk`` for more than one token; ``naive`` is the definition, token by token.
-        chunk_size: C; it does not change the result.
-        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
-        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
-        mask: bool ``(B, T)``, False at padding, which is left out after the feature map and gives output 0.
+        initial_state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``; for this and what follows see
+            ``mmattn.kernels.linear``.
+        mode: ``auto``, ``naive`` or ``chunk``.
+        chunk_size: C.
+        layout: ``bhtd`` or ``bthd``.
+        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
+        mask: bool ``(B, T)``, False at padding, which is left out after the feature map.
 
     Returns:
         ``o (B, H, T, V)`` in the dtype of v and the state, float32 or wider, both differentiable.
@@ -71,18 +74,22 @@ def linear_attention(
     """
     check_options(mode, layout, chunk_size=chunk_size)
     phi = _map(feature_map)
-    q, k = phi(q), phi(k)
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
-    out, state = over_sequences(
-        partial(_naive if naive else _chunks, scale=scale, chunk_size=chunk_size, eps=eps if normalize else None),
-        {"q": q, "k": k, "v": _with_ones(v) if normalize else v},
+    naive: Kernel = gated_recurrence
+    chunks: Kernel = partial(scalar_chunks, chunk_size=chunk_size)
+    if normalize:
+        v = with_ones(v)
+        naive, chunks = (partial(_normalized_by, kernel=kernel, eps=eps) for kernel in (naive, chunks))
+    return over_sequences(
+        {"q": phi(q), "k": phi(k), "v": v},
+        naive=naive,
+        chunks=chunks,
+        scale=scale,
         initial_state=initial_state,
+        mode=mode,
         layout=layout,
         cu_seqlens=cu_seqlens,
         mask=mask,
     )
-    return out, state
 
 
 def linear_attention_step(
@@ -113,7 +120,7 @@ def linear_attention_step(
     """
     phi = _map(feature_map)
     q, k, values = cast(state.dtype, phi(q), phi(k), v)
-    values = _with_ones(values) if normalize else values
+    values = with_ones(values) if normalize else values
     state = update(state, None, k, values)
     out = read(q, state, q.shape[-1] ** -0.5 if scale is None else scale, values)
     return (_normalized(out, eps) if normalize else out).to(v.dtype), state
@@ -127,7 +134,7 @@ def _map(feature_map: FeatureMap) -> Callable[[Tensor], Tensor]:
     return FEATURE_MAPS[feature_map]
 
 
-def _with_ones(v: Tensor) -> Tensor:
+def with_ones(v: Tensor) -> Tensor:
     """Returns ``(..., V + 1)``: a value that is always 1 sums up the weights."""
     return torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
 
@@ -136,16 +143,6 @@ def _normalized(sums: Tensor, eps: float) -> Tensor:
     return sums[..., :-1] / (sums[..., -1:] + eps)
 
 
-def _chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int, eps: float | None) -> tuple[Tensor, Tensor]:
-    out, state = scalar_chunks(*tensors, state=state, scale=scale, chunk_size=chunk_size)
-    return (out if eps is None else _normalized(out, eps)), state
-
-
-def _naive(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int, eps: float | None) -> tuple[Tensor, Tensor]:
-    q, k, v = (x.to(state.dtype) for x in tensors)
-    outs = []
-    for t in range(q.shape[2]):
-        state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
-        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
-    out = torch.stack(outs, dim=2) if outs else v
-    return (out if eps is None else _normalized(out, eps)), state
+def _normalized_by(*tensors: Tensor, kernel: Kernel, eps: float, **options: Any) -> tuple[Tensor, Tensor]:
+    out, state = kernel(*tensors, **options)
+    return _normalized(out, eps), state

@@ -7,12 +7,30 @@ passes to update it, one to read from it, and no operation besides.
 import torch
 from torch import Tensor
 
-__all__ = ["cast", "read", "update"]
+__all__ = ["cast", "gated_step", "read", "update"]
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
     """Returns the tensors in a dtype; asking first is quicker than a conversion that has nothing to do."""
     return [x if x.dtype == dtype else x.to(dtype) for x in tensors]
+
+
+def gated_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Returns ``scale q S`` ``(B, H, V)`` in the dtype of v, and ``S = exp(g) state + k^T v``; differentiable.
+
+    Args:
+        q: ``(B, H, K)``.
+        k: ``(B, H, K)``.
+        v: ``(B, H, V)``.
+        g: ``(B, H, K)`` or ``(B, H, 1)``.
+        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
+        scale: default ``1 / sqrt(K)``.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    dtype = v.dtype
+    q, k, v, g = cast(state.dtype, q, k, v, g)
+    state = update(state, g.exp(), k, v)
+    return read(q, state, scale, v).to(dtype), state
 
 
 def update(state: Tensor, decay: Tensor | None, k: Tensor, v: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ Letters: B batch, H heads, T tokens, M tokens of the prefix, D features of queri
 import torch
 from torch import Tensor
 
-from mmattn.kernels.linear.linear_attention import linear_attention, linear_attention_step
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options, compute_dtype
+from mmattn.kernels.linear.linear_attention import linear_attention, linear_attention_step, with_ones
+from mmattn.kernels.linear.sequences import Layout, Mode, check_mask, check_options, compute_dtype
 
 __all__ = ["prefix_linear_attention", "prefix_linear_attention_step"]
 
@@ -36,7 +36,7 @@ def prefix_linear_attention(
     the state that the causal part starts from: nothing of size ``T x M`` is formed. After the prefix a token costs what
     it costs in plain linear attention.
 
-    Time ``O(T (C + D) V)`` in chunks of C tokens, memory ``O(T (D + V + C) + D V)``.
+    Time ``O(T (C (D + V) + D V))`` per head in chunks of C tokens, and ``O(M D V)`` for the prefix.
 
     Args:
         q: feature-mapped queries ``(B, H, T, D)``, non-negative or such that ``q k`` is (Taylor features).
@@ -46,13 +46,13 @@ def prefix_linear_attention(
             calls after the first.
         v_prefix: values ``(B, H, M, V)`` of the prefix, or ``(N, H, M, V)``.
         eps: added to the normaliser.
-        initial_state: ``(B, H, D, V + 1)``, what an earlier call returned, not changed.
-        mode: ``auto`` takes ``chunk`` for more than one token; ``naive`` is the definition, token by token.
-        chunk_size: C; it does not change the result.
-        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``, the prefix included.
-        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a prefix and a state of its
-            own.
-        mask: bool ``(B, T)``, False at padding, which nobody attends to and whose output is 0.
+        initial_state: ``(B, H, D, V + 1)``, what an earlier call returned; for this and what follows see
+            ``mmattn.kernels.linear``.
+        mode: ``auto``, ``naive`` or ``chunk``.
+        chunk_size: C.
+        layout: ``bhtd`` or ``bthd``, of the prefix too.
+        cu_seqlens: int ``(N + 1,)``, borders of packed sequences, each with a prefix of its own.
+        mask: bool ``(B, T)``, False at padding.
         prefix_mask: bool ``(B, M)``, or ``(N, M)``, the same for the prefix.
 
     Returns:
@@ -71,6 +71,8 @@ def prefix_linear_attention(
     check_options(mode, layout, chunk_size=chunk_size)
     if (k_prefix is None) != (v_prefix is None):
         raise ValueError("k_prefix and v_prefix go together, got one of them")
+    if prefix_mask is not None and k_prefix is None:
+        raise ValueError("prefix_mask is of k_prefix and v_prefix, got it without them")
     state = initial_state
     if k_prefix is not None and v_prefix is not None:
         _check_prefix(k, v, k_prefix, v_prefix, layout)
@@ -117,16 +119,12 @@ def _whole(k: Tensor, v: Tensor, mask: Tensor | None, layout: Layout) -> Tensor:
     if layout == "bthd":
         k, v = k.transpose(1, 2), v.transpose(1, 2)
     if mask is not None:
-        if mask.shape != (k.shape[0], k.shape[2]) or mask.dtype != torch.bool:
-            raise ValueError(
-                f"prefix_mask must be bool {(k.shape[0], k.shape[2])}, got {mask.dtype} {tuple(mask.shape)}"
-            )
-        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+        check_mask(mask, k.shape[0], k.shape[2], name="prefix_mask", shape="(B, M)")
+        k, v = (x.masked_fill(~mask[:, None, :, None], 0.0) for x in (k, v))
     dtype = compute_dtype(k, v)
-    values = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
     # Autocast would lower the precision of the state.
     with torch.autocast(v.device.type, enabled=False):
-        return k.to(dtype).transpose(-1, -2) @ values.to(dtype)
+        return k.to(dtype).transpose(-1, -2) @ with_ones(v).to(dtype)
 
 
 def _check_prefix(k: Tensor, v: Tensor, k_prefix: Tensor, v_prefix: Tensor, layout: Layout) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.kernels.linear.gla_chunks import gla_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
-from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
 
 __all__ = ["rwkv6", "rwkv6_step"]
 
@@ -34,8 +34,8 @@ def rwkv6(
     """Returns ``o_t = scale q_t (S_{t-1} + diag(u) k_t^T v_t)``, ``S_t = diag(exp w_t) S_{t-1} + k_t^T v_t``, and S_T.
 
     (arXiv 2404.05892, section 4.2, where q is called receptance.) Unlike gated linear attention an output sees the
-    state before the decay of its own token, which counts with the weights u instead. Modes, costs and numerical
-    safety are those of ``gated_linear_attention``.
+    state before the decay of its own token, which counts with the weights u instead. Costs are
+    those of ``gated_linear_attention``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -44,17 +44,16 @@ def rwkv6(
         w: logarithms of the decays ``(B, H, T, K)``, <= 0: ``-exp(x)`` of what the network computes.
         u: bonus ``(H, K)`` of the current token.
         scale: multiplies q, default ``1 / sqrt(K)``; the published layer uses 1.
-        initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
-        mode: ``auto`` takes ``chunk`` for more than one token.
-        chunk_size: C, rounded up to a power of two; it does not change the result.
+        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
+        mode: ``auto``, ``naive`` or ``chunk``.
+        chunk_size: C, rounded up to a power of two.
         subchunk_size: see ``gated_linear_attention``.
-        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
-        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
-        mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is, without decay, and gives output 0.
+        layout: ``bhtd`` or ``bthd``.
+        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
+        mask: bool ``(B, T)``, False at padding.
 
     Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider. Both are differentiable
-        with respect to q, k, v, w, u and the initial state.
+        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit, or w is positive; the message says what was given and expected.
@@ -66,17 +65,15 @@ def rwkv6(
         ([2.0, 3.0, 3.5], torch.Size([1, 1, 1, 1]))
     """
     check_options(mode, layout, chunk_size=chunk_size, subchunk_size=subchunk_size)
-    check_gates(w, "w")
-    heads = q.shape[1 if layout == "bhtd" else 2] if q.ndim == 4 else None
-    if u.shape != (heads, q.shape[-1]):
-        raise ValueError(f"u must be (H, K) = {(heads, q.shape[-1])}, got {tuple(u.shape)}")
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
-    chunks = partial(gla_chunks, bonus=u, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    if q.ndim == 4 and u.shape != (expected := (q.shape[1 if layout == "bhtd" else 2], q.shape[3])):
+        raise ValueError(f"u must be (H, K) = {expected}, got {tuple(u.shape)}")
     return over_sequences(
-        partial(_naive, u=u, scale=scale) if naive else chunks,
         {"q": q, "k": k, "v": v, "w": w},
+        naive=partial(_naive, u=u),
+        chunks=partial(gla_chunks, bonus=u, chunk_size=chunk_size, subchunk_size=subchunk_size),
+        scale=scale,
         initial_state=initial_state,
+        mode=mode,
         layout=layout,
         cu_seqlens=cu_seqlens,
         mask=mask,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmattn.kernels.linear.chunk_states import grad_gates, grads_between, states_between
+from mmattn.kernels.linear.chunk_states import grad_gates, gradients, outputs
 from mmattn.kernels.linear.chunked import chunked
 
 __all__ = ["decay_matrix", "scalar_chunks"]
@@ -54,10 +54,8 @@ class _ScalarRule:
         q, k, v, *gates = (x.flatten(0, 1) for x in tokens)
         decays = _Decays.of(q, gates)
         scores = torch.bmm(q, k.mT).mul_(decays.pairs)
-        states = states_between(state, decays.chunk, decays.leave(k), v)
-        out = torch.baddbmm(v, scores, v, beta=0, alpha=self.scale)
-        out.baddbmm_(decays.arrive(q), states[:-1].flatten(0, 1), alpha=self.scale)
-        return out.unflatten(0, (n, h)), states[-1]
+        out, state = outputs(scores, decays.arrive(q), decays.leave(k), v, decays.chunk, state, self.scale)
+        return out.unflatten(0, (n, h)), state
 
     def backward(
         self, tokens: list[Tensor], heads: list[Tensor], state: Tensor, grad_out: Tensor, grad_state: Tensor
@@ -68,27 +66,22 @@ class _ScalarRule:
         decays = _Decays.of(q, gates)
         scores = torch.bmm(q, k.mT).mul_(decays.pairs)
         q_in, k_out = decays.arrive(q), decays.leave(k)
-        before = states_between(state, decays.chunk, k_out, v)[:-1].flatten(0, 1)
-        grad_states = grads_between(grad_state, decays.chunk, q_in, grad_out)
-        grad_after = grad_states[1:].flatten(0, 1)
-        grad_v = torch.bmm(scores.mT, grad_out).baddbmm_(k_out, grad_after)
-        grad_scores = torch.bmm(grad_out, v.mT)
-        grad_q_in, grad_k_out = torch.bmm(grad_out, before.mT), torch.bmm(v, grad_after.mT)
+        grad = gradients(scores, q_in, k_out, v, decays.chunk, state, grad_out, grad_state)
         grad_gates_ = []
         if gates:
-            met = (grad_scores * scores).tril_(-1)
-            arriving = met.sum(dim=2) + (q_in * grad_q_in).sum(dim=2)
-            leaving = (k_out * grad_k_out).sum(dim=2)
+            met = (grad.scores * scores).tril_(-1)
+            arriving = met.sum(dim=2) + (q_in * grad.q_in).sum(dim=2)
+            leaving = (k_out * grad.k_out).sum(dim=2)
             # A product with one column is slow in batches: chunks become the columns.
             columns = (x.mT[None] for x in (arriving, met.sum(dim=1), leaving))
             grad_g = grad_gates(*columns, exclusive=False)[0].mT
-            grad_g = grad_g + (before * grad_after).sum(dim=(1, 2))[:, None] * decays.chunk
+            grad_g = grad_g + grad.decay().sum(dim=(1, 2))[:, None] * decays.chunk
             grad_gates_.append(grad_g)
-        grad_products = grad_scores.mul_(decays.pairs)
-        grad_q = decays.arrive(grad_q_in).baddbmm_(grad_products, k)
-        grad_k = decays.leave(grad_k_out).baddbmm_(grad_products.mT, q)
-        grads = [x.unflatten(0, (n, h)) for x in (grad_q, grad_k, grad_v, *grad_gates_)]
-        return grads, [], grad_states[0]
+        grad_products = grad.scores.mul_(decays.pairs)
+        grad_q = decays.arrive(grad.q_in).baddbmm_(grad_products, k)
+        grad_k = decays.leave(grad.k_out).baddbmm_(grad_products.mT, q)
+        grads = [x.unflatten(0, (n, h)) for x in (grad_q, grad_k, grad.v, *grad_gates_)]
+        return grads, [], grad.state
 
 
 @dataclass

@@ -5,51 +5,60 @@ tensors ``(B, H, T, ...)`` and a state ``(B, H, K, V)``; a token whose k, v and 
 as it is, which is what makes padding free of cases.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "Mode", "check_gates", "check_options", "compute_dtype", "over_sequences"]
+__all__ = ["Kernel", "Layout", "Mode", "check_mask", "check_options", "compute_dtype", "over_sequences"]
 
 Mode = Literal["auto", "naive", "chunk"]
 Layout = Literal["bhtd", "bthd"]
+
+_LOG_DECAYS = ("g", "w")
 
 
 class Kernel(Protocol):
     """A recurrence over tokens."""
 
-    def __call__(self, *tensors: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, *tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Returns the outputs ``(B, H, T, V)`` and the state after the last token, given q, k, v and the gates."""
 
 
 def over_sequences(
-    kernel: Kernel,
     tensors: dict[str, Tensor],
     *,
+    naive: Kernel,
+    chunks: Kernel,
+    scale: float | None,
     initial_state: Tensor | None,
+    mode: Mode,
     layout: Layout,
     cu_seqlens: Tensor | None,
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns outputs and final states of a kernel for padded or packed sequences in either layout.
+    """Returns outputs and final states of a recurrence for padded or packed sequences in either layout.
 
     Args:
-        kernel: the recurrence.
         tensors: q, k, v ``(B, H, T, .)`` and gates ``(B, H, T)`` or ``(B, H, T, K)``, by name; ``(B, T, H, .)`` in
-            layout ``bthd``.
-        initial_state: ``(B, H, K, V)``, or ``(N, H, K, V)`` with ``cu_seqlens``; zeros without.
-        layout: of the tensors and of the output.
-        cu_seqlens: int ``(N + 1,)``, the borders of N sequences that share the token axis of a batch of one.
-        mask: bool ``(B, T)``, False at padding: such a token changes no state and its output is 0.
+            layout ``bthd``. Those called g or w are logarithms of decays.
+        naive: the recurrence token by token.
+        chunks: the recurrence in chunks.
+        scale: see ``mmattn.kernels.linear`` for this and the other options.
+        initial_state: see there.
+        mode: see there.
+        layout: see there.
+        cu_seqlens: see there.
+        mask: see there.
 
     Returns:
         The output in the layout of the inputs and the dtype of v, and the state in ``compute_dtype``.
 
     Raises:
-        ValueError: shapes do not fit together; the message says what was given and expected.
+        ValueError: shapes do not fit together or a log-decay is positive; the message says what was given and expected.
     """
     _check_tensors(tensors, layout)
     v = tensors["v"]
@@ -57,7 +66,13 @@ def over_sequences(
         tensors = {name: x.transpose(1, 2) for name, x in tensors.items()}
     if mask is not None:
         tensors = _without_padding(tensors, mask)
-    bounds = None if cu_seqlens is None else _bounds(cu_seqlens, tensors["q"])
+    _check_log_decays(tensors)
+    q = tensors["q"]
+    kernel = partial(
+        naive if mode == "naive" or (mode == "auto" and q.shape[2] == 1) else chunks,
+        scale=q.shape[3] ** -0.5 if scale is None else float(scale),
+    )
+    bounds = None if cu_seqlens is None else _bounds(cu_seqlens, q)
     state = _initial_state(tensors, initial_state, None if bounds is None else len(bounds) - 1)
     # Autocast would lower the precision of the state.
     with torch.autocast(v.device.type, enabled=False):
@@ -77,19 +92,6 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def check_gates(g: Tensor, name: str = "g") -> None:
-    """Requires log-space gates.
-
-    Raises:
-        ValueError: a gate is positive: the state would grow without bound.
-    """
-    if g.numel() and (largest := float(g.detach().amax())) > 0:
-        raise ValueError(
-            f"{name} is the logarithm of a decay and must be <= 0, got values up to {largest:.4g}; "
-            "pass log(decay), for example logsigmoid(x)"
-        )
-
-
 def check_options(mode: str, layout: str, **sizes: int) -> None:
     """Requires known options and positive sizes.
 
@@ -105,12 +107,35 @@ def check_options(mode: str, layout: str, **sizes: int) -> None:
             raise ValueError(f"{name} must be at least 1 token, got {size}")
 
 
+def check_mask(mask: Tensor, batch: int, tokens: int, *, name: str = "mask", shape: str = "(B, T)") -> None:
+    """Requires a mask of tokens.
+
+    Raises:
+        ValueError: it is not bool ``(batch, tokens)``.
+    """
+    if mask.shape != (batch, tokens) or mask.dtype != torch.bool:
+        raise ValueError(f"{name} must be bool {shape} = {(batch, tokens)}, got {mask.dtype} {tuple(mask.shape)}")
+
+
+def _check_log_decays(tensors: dict[str, Tensor]) -> None:
+    """Requires decays that are at most 1: the state would grow without bound."""
+    for name in _LOG_DECAYS:
+        g = tensors.get(name)
+        if g is not None and g.numel() and (largest := float(g.detach().amax())) > 0:
+            raise ValueError(
+                f"{name} is the logarithm of a decay and must be <= 0, got values up to {largest:.4g}; "
+                "pass log(decay), for example logsigmoid(x)"
+            )
+
+
 def _check_tensors(tensors: dict[str, Tensor], layout: Layout) -> None:
     letters = "B, H, T" if layout == "bhtd" else "B, T, H"
     given = "got " + ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     if not q.ndim == k.ndim == v.ndim == 4 or q.shape != k.shape or v.shape[:3] != k.shape[:3]:
         raise ValueError(f"in layout {layout!r} q and k must be ({letters}, K) and v ({letters}, V), {given}")
+    if q.shape[3] == 0:
+        raise ValueError(f"q and k must have at least 1 channel per head, {given}")
     for name, x in tensors.items():
         if x.ndim == 3 and x.shape != k.shape[:3]:
             raise ValueError(f"{name} must be ({letters}), {given}")
@@ -121,14 +146,11 @@ def _check_tensors(tensors: dict[str, Tensor], layout: Layout) -> None:
 
 
 def _without_padding(tensors: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """Returns the tensors with 0 at padding; q too, where a NaN would spread to the gradients of the others."""
     B, _, T, _ = tensors["q"].shape
-    if mask.shape != (B, T) or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool (B, T) = {(B, T)}, got {mask.dtype} {tuple(mask.shape)}")
+    check_mask(mask, B, T)
     padding = ~mask[:, None, :]
-    return {
-        name: x if name == "q" else x.masked_fill(padding if x.ndim == 3 else padding[..., None], 0.0)
-        for name, x in tensors.items()
-    }
+    return {name: x.masked_fill(padding if x.ndim == 3 else padding[..., None], 0.0) for name, x in tensors.items()}
 
 
 def _bounds(cu_seqlens: Tensor, q: Tensor) -> list[int]:
@@ -156,7 +178,9 @@ def _initial_state(tensors: dict[str, Tensor], given: Tensor | None, sequences: 
     return given.to(dtype)
 
 
-def _packed(kernel: Kernel, tensors: list[Tensor], bounds: list[int], state: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(
+    kernel: Callable[..., tuple[Tensor, Tensor]], tensors: list[Tensor], bounds: list[int], state: Tensor
+) -> tuple[Tensor, Tensor]:
     """Runs the sequences in batches of similar length, so that at most half of a batch is padding."""
     T, device = tensors[0].shape[2], state.device
     places, outs, members, states = [], [], [], []

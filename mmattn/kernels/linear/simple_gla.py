@@ -5,12 +5,12 @@ Letters: B batch, H heads, T tokens, K key width, V value width, C tokens of a c
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from mmattn.kernels.linear.one_token import cast, read, update
+from mmattn.kernels.linear.one_token import gated_step
 from mmattn.kernels.linear.scalar_chunks import scalar_chunks
-from mmattn.kernels.linear.sequences import Layout, Mode, check_gates, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["simple_gla", "simple_gla_step"]
 
@@ -32,9 +32,8 @@ def simple_gla(
     """Returns ``o_t = scale q_t S_t`` with ``S_t = exp(g_t) S_{t-1} + k_t^T v_t`` for all tokens, and ``S_T``.
 
     The constant gate ``log(1 - 2^(-5-h))`` of head h makes it RetNet. In mode ``chunk`` the decays inside a chunk are
-    one ``C x C`` matrix per head: time ``O(T (C + V) (K + V))`` per head, memory beside inputs and outputs that of
-    about 1024 tokens at a time, any decay is safe, and the backward pass recomputes the states. Mode ``naive`` is the
-    definition and can be differentiated twice.
+    one ``C x C`` matrix per head: time ``O(T (C (K + V) + K V))`` per head. Options, results and memory are those of
+    the family, ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -42,12 +41,12 @@ def simple_gla(
         v: values ``(B, H, T, V)``.
         g: logarithms of the decays ``(B, H, T)``, <= 0.
         scale: multiplies q, default ``1 / sqrt(K)``.
-        initial_state: ``(B, H, K, V)``, not changed; ``(N, H, K, V)`` with ``cu_seqlens``. Default zeros.
-        mode: ``auto`` takes ``chunk`` for more than one token.
-        chunk_size: C; it does not change the result.
-        layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
-        cu_seqlens: int ``(N + 1,)``: borders of N sequences packed along T, B = 1; each has a state of its own.
-        mask: bool ``(B, T)``, False at padding. Padding leaves the state as it is, without decay, and gives output 0.
+        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
+        mode: ``auto``, ``naive`` or ``chunk``.
+        chunk_size: C.
+        layout: ``bhtd`` or ``bthd``.
+        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
+        mask: bool ``(B, T)``, False at padding.
 
     Returns:
         ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
@@ -56,19 +55,20 @@ def simple_gla(
         ValueError: shapes or options do not fit, or a gate is positive; the message says what was given and expected.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1, 1, 3, 1)
         >>> out, state = simple_gla(one, one, one, torch.full((1, 1, 3), 0.5).log())
         >>> out.flatten().round(decimals=4).tolist(), state.shape
         ([1.0, 1.5, 1.75], torch.Size([1, 1, 1, 1]))
     """
     check_options(mode, layout, chunk_size=chunk_size)
-    check_gates(g)
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    naive = mode == "naive" or (mode == "auto" and q.shape[2 if layout == "bhtd" else 1] == 1)
     return over_sequences(
-        partial(_naive, scale=scale) if naive else partial(scalar_chunks, scale=scale, chunk_size=chunk_size),
         {"q": q, "k": k, "v": v, "g": g},
+        naive=gated_recurrence,
+        chunks=partial(scalar_chunks, chunk_size=chunk_size),
+        scale=scale,
         initial_state=initial_state,
+        mode=mode,
         layout=layout,
         cu_seqlens=cu_seqlens,
         mask=mask,
@@ -91,17 +91,4 @@ def simple_gla_step(
     Returns:
         ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    dtype = v.dtype
-    q, k, v, g = cast(state.dtype, q, k, v, g)
-    state = update(state, g.exp()[..., None], k, v)
-    return read(q, state, scale, v).to(dtype), state
-
-
-def _naive(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    q, k, v, g = (x.to(state.dtype) for x in tensors)
-    outs = []
-    for t in range(q.shape[2]):
-        state = state * g[:, :, t, None, None].exp() + k[:, :, t, :, None] * v[:, :, t, None, :]
-        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
-    return (torch.stack(outs, dim=2) if outs else v), state
+    return gated_step(q, k, v, g[..., None], state, scale)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options
+from mmattn.kernels.linear.sequences import Layout, Mode, check_mask, check_options
 from mmattn.kernels.memory.network import Memory, Reduction, backward, memory_gradients, norm_residual, recall
 from mmattn.kernels.memory.scan import decay_products
 
@@ -103,10 +103,10 @@ def neural_memory(
         ValueError: shapes or options do not fit; the message says what was given and expected.
     """
     check_options(mode, layout, chunk_size=chunk_size)
+    _check(q, k, v, {"theta": theta, "alpha": alpha, "eta": eta}, layout)
     if layout == "bthd":
         q, k, v, theta, alpha = (t.transpose(1, 2) for t in (q, k, v, theta, alpha))
         eta = None if eta is None else eta.transpose(1, 2)
-    _check(q, k, v, {"theta": theta, "alpha": alpha, "eta": eta}, mask)
     tokens = _prepare(q, k, v, theta, alpha, eta, mask)
     state = _begin(initial_state, tokens, chunk_size)
     if mode == "auto":
@@ -232,8 +232,14 @@ def _prepare(
     dtype = torch.promote_types(v.dtype, torch.float32)
     q, k, v, theta, alpha = (t.to(dtype) for t in (q, k, v, theta, alpha))
     eta = torch.zeros_like(theta) if eta is None else eta.to(dtype)
-    write = torch.ones_like(theta) if mask is None else mask[:, None].to(dtype).expand_as(theta)
-    return _Tokens(q, k, v, theta, alpha, eta, write)
+    if mask is None:
+        return _Tokens(q, k, v, theta, alpha, eta, torch.ones_like(theta))
+    check_mask(mask, k.shape[0], k.shape[2])
+    # A factor of 0 would not do: what stands at padding may be no number.
+    padding = ~mask[:, None]
+    q, k, v = (t.masked_fill(padding[..., None], 0.0) for t in (q, k, v))
+    theta, alpha, eta = (t.masked_fill(padding, 0.0) for t in (theta, alpha, eta))
+    return _Tokens(q, k, v, theta, alpha, eta, mask[:, None].to(dtype).expand_as(theta))
 
 
 def _begin(initial: MemoryState | Memory | None, tokens: _Tokens, chunk_size: int) -> MemoryState:
@@ -248,15 +254,18 @@ def _begin(initial: MemoryState | Memory | None, tokens: _Tokens, chunk_size: in
     return MemoryState(memory, momentum, base, state.offset)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, gates: dict[str, Tensor | None], mask: Tensor | None) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, gates: dict[str, Tensor | None], layout: Layout) -> None:
+    letters = "B, H, T" if layout == "bhtd" else "B, T, H"
+    vectors = {"q": q, "k": k, "v": v}
     if not q.ndim == k.ndim == v.ndim == 4 or q.shape != k.shape or k.shape[:3] != v.shape[:3]:
-        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in (("q", q), ("k", k), ("v", v)))
-        raise ValueError(f"q, k, v must be (B, H, T, D) and share B, H and T (q and k also D), got {shapes}")
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in vectors.items())
+        raise ValueError(f"q, k, v must be ({letters}, D) and share B, H and T (q and k also D), got {shapes}")
     for name, gate in gates.items():
         if gate is not None and gate.shape != k.shape[:3]:
-            raise ValueError(f"{name} must be (B, H, T) = {tuple(k.shape[:3])}, got {tuple(gate.shape)}")
-    if mask is not None and (mask.shape != (k.shape[0], k.shape[2]) or mask.dtype != torch.bool):
-        raise ValueError(f"mask must be bool {(k.shape[0], k.shape[2])}, got {mask.dtype} {tuple(mask.shape)}")
+            raise ValueError(f"{name} must be ({letters}) = {tuple(k.shape[:3])}, got {tuple(gate.shape)}")
+    for name, t in (vectors | gates).items():
+        if t is not None and not t.dtype.is_floating_point:
+            raise ValueError(f"{name} must be floating point, got {t.dtype}")
 
 
 def _check_memory(memory: Memory, k: Tensor, v: Tensor) -> None:

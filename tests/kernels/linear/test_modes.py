@@ -161,18 +161,45 @@ def test_padding_changes_nothing_and_gives_zeros(kernel: Kernel, mode: str) -> N
     real = torch.rand(1, 20, generator=torch.Generator().manual_seed(0)) < 0.6
     # What stands at padding must not matter, not even that it is not a number.
     padded = {
-        name: x if name in ("q", "u") else x.masked_fill(~real.view(1, 1, 20, *[1] * (x.ndim - 3)), torch.nan)
+        name: x if name == "u" else x.masked_fill(~real.view(1, 1, 20, *[1] * (x.ndim - 3)), torch.nan)
         for name, x in tensors.items()
     }
-    if "g" in padded or "g1" in padded or "w" in padded:
-        gates = {"g", "g1", "w"} & {*padded}
-        padded |= {name: padded[name].nan_to_num(nan=-3.0) for name in gates}
+    padded |= {name: padded[name].nan_to_num(nan=3.0) for name in {"g", "g1", "w"} & {*padded}}  # not a log-decay
     kept = [x if name == "u" else x[:, :, real[0]] for name, x in tensors.items()]
     expected, final = kernel.run(*kept, initial_state=state, mode=mode, chunk_size=8)
     out, after = kernel.run(*padded.values(), initial_state=state, mode=mode, chunk_size=8, mask=real)
     torch.testing.assert_close(out[:, :, real[0]], expected)
     torch.testing.assert_close(after, final)
     assert out[:, :, ~real[0]].abs().max() == 0
+    if kernel is not KERNELS["normalized"]:  # whose feature map comes before the mask
+        finite = with_gradients(kernel, tensors, state, mode=mode, chunk_size=8, mask=real)
+        assert_same(with_gradients(kernel, padded, state, mode=mode, chunk_size=8, mask=real), finite, 1e-12)
+
+
+@every_kernel
+@pytest.mark.parametrize("mode", ["naive", "chunk"])
+def test_tensors_without_gradients_take_nothing_from_those_with(kernel: Kernel, mode: str) -> None:
+    tensors, state = inputs(kernel, 1, 20), initial_state(kernel, 1)
+    expected = with_gradients(kernel, tensors, state, mode="naive")
+    generator = torch.Generator().manual_seed(9)
+    weights = [torch.randn(expected[name].shape, generator=generator, dtype=torch.float64) for name in ("out", "final")]
+    for name in (*tensors, "state"):
+        leaves = {n: x.clone().requires_grad_(n == name) for n, x in {**tensors, "state": state}.items()}
+        results = kernel.run(*[leaves[n] for n in tensors], initial_state=leaves["state"], mode=mode, chunk_size=8)
+        pairs = [(x, weight) for x, weight in zip(results, weights, strict=True) if x.requires_grad]
+        torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
+        grads = {f"grad {n}": x.grad for n, x in leaves.items() if x.grad is not None}
+        assert_same(grads, {f"grad {name}": expected[f"grad {name}"]}, 1e-11)
+        assert len(grads) == 1
+
+
+@every_kernel
+@pytest.mark.parametrize("mode", ["naive", "chunk"])
+def test_packed_sequences_may_all_be_empty(kernel: Kernel, mode: str) -> None:
+    tensors, states = inputs(kernel, 1, 0), initial_state(kernel, 2)
+    results = with_gradients(kernel, tensors, states, mode=mode, cu_seqlens=torch.tensor([0, 0, 0]))
+    assert results["out"].shape == (1, H, 0, V)
+    assert torch.equal(results["final"], states)
 
 
 @every_kernel
@@ -210,11 +237,12 @@ def test_no_tokens_and_no_batch_are_no_special_cases(kernel: Kernel, mode: str) 
 
 @every_kernel
 @pytest.mark.parametrize("mode", ["naive", "chunk"])
-def test_bfloat16_inputs_keep_a_float32_state(kernel: Kernel, mode: str) -> None:
-    tensors, state = inputs(kernel, 1, 30, dtype=torch.bfloat16), initial_state(kernel, 1, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_inputs_keep_a_float32_state(kernel: Kernel, mode: str, dtype: torch.dtype) -> None:
+    tensors, state = inputs(kernel, 1, 30, dtype=dtype), initial_state(kernel, 1, dtype=torch.float32)
     out, final = kernel.run(*tensors.values(), initial_state=state, mode=mode)
-    assert (out.dtype, final.dtype) == (torch.bfloat16, torch.float32)
-    if kernel is not KERNELS["normalized"]:  # whose feature map itself runs in bfloat16
+    assert (out.dtype, final.dtype) == (dtype, torch.float32)
+    if kernel is not KERNELS["normalized"]:  # whose feature map itself runs in half precision
         expected, exact = kernel.run(*(x.float() for x in tensors.values()), initial_state=state, mode="naive")
         torch.testing.assert_close(final, exact, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=1e-2)

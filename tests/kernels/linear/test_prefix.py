@@ -113,6 +113,8 @@ def test_masked_tokens_are_as_good_as_absent(mode: str) -> None:
     inputs = tokens(9, 4)
     mask = torch.ones(B, 9, dtype=torch.bool)
     mask[:, :3] = False
+    for tensor in inputs.values():
+        tensor[:, :, :3] = torch.nan  # what stands there must not matter
     out, state = prefix_linear_attention(**inputs, mask=mask, prefix_mask=mask[:, :4], mode=mode, chunk_size=4)
     short = {n: t[:, :, 3:] for n, t in inputs.items()}
     alone, end = prefix_linear_attention(**short, mode=mode)
@@ -163,7 +165,11 @@ def test_nothing_gives_nothing() -> None:
             r"initial_state must be .* = \(2, 3, 4, 6\) .* got \(2, 3, 4, 5\)",
         ),
         ({"mask": torch.ones(B, 4)}, r"mask must be bool \(B, T\) = \(2, 4\), got torch.float32"),
-        ({"prefix_mask": torch.ones(B, 4, dtype=torch.bool)}, r"prefix_mask must be bool \(2, 2\)"),
+        ({"prefix_mask": torch.ones(B, 4, dtype=torch.bool)}, r"prefix_mask must be bool \(B, M\) = \(2, 2\)"),
+        (
+            {"k_prefix": None, "v_prefix": None, "prefix_mask": torch.ones(B, 2, dtype=torch.bool)},
+            "prefix_mask is of k_prefix and v_prefix, got it without them",
+        ),
         ({"mode": "fast"}, "mode must be 'auto', 'naive' or 'chunk', got 'fast'"),
         ({"layout": "tbhd"}, "layout must be 'bhtd' or 'bthd', got 'tbhd'"),
         ({"chunk_size": 0}, "chunk_size must be at least 1 token, got 0"),

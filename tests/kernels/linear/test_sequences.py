@@ -25,6 +25,11 @@ def run(**changed: object) -> tuple[Tensor, Tensor]:
         ),
         ({"v": torch.zeros(2, 3, 7, 5)}, r"v \(B, H, T, V\), got .*v \(2, 3, 7, 5\)"),
         ({"q": torch.zeros(2, 3, 8)}, r"got q \(2, 3, 8\)"),
+        ({"q": torch.zeros(8)}, r"got q \(8,\)"),
+        (
+            {"q": torch.zeros(2, 3, 8, 0), "k": torch.zeros(2, 3, 8, 0)},
+            r"at least 1 channel per head, got q \(2, 3, 8, 0",
+        ),
         ({"g": torch.zeros(2, 3, 8, 5)}, r"g must be \(B, H, T, K\), got .*g \(2, 3, 8, 5\)"),
         ({"g": torch.zeros(2, 8, 3)}, r"g must be \(B, H, T\), got"),
         ({"v": torch.zeros(2, 3, 8, 5, dtype=torch.int64)}, r"v must be floating point on cpu like q, got torch.int64"),
@@ -77,6 +82,8 @@ def test_the_bonus_is_per_head_and_key() -> None:
     x = torch.zeros(1, 2, 8, 4)
     with pytest.raises(ValueError, match=r"u must be \(H, K\) = \(2, 4\), got \(4, 2\)"):
         rwkv6(x, x, x, x, torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"q and k must be \(B, H, T, K\) and v .*got q \(2, 8, 4\)"):
+        rwkv6(x[0], x, x, x, torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize(
