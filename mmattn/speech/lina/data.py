@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +14,8 @@ from torch.utils.data import DataLoader
 from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError
 from mmattn.speech.lina.codec import Codec
-from mmattn.speech.lina.codec_embedded import EmbeddedCodec
-from mmattn.speech.lina.codec_encodec import Encodec
-from mmattn.speech.lina.codec_files import build_codec, describe_codec, load_codec
-from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer
-from mmattn.speech.lina.config import LinaConfig, TokenizerName
+from mmattn.speech.lina.codec_files import build_codec, load_codec
+from mmattn.speech.lina.config import TokenizerName
 from mmattn.speech.lina.data_batches import (
     Batched,
     BucketBatches,
@@ -182,50 +178,6 @@ class LinaDataModule(BaseDataModule):
     def tokenizer_file(self) -> Path | None:
         """The tokenizer's file, None where it has none; it belongs beside the model."""
         return Path(self.tokenizer_options["file"]) if "file" in self.tokenizer_options else None
-
-    def check_fits(self, config: LinaConfig) -> None:
-        """Checks that a model can be trained on this.
-
-        Raises:
-            InputError: If it has other codebooks, or fewer text ids.
-        """
-        codec = self.built_codec
-        if (config.num_codebooks, config.codebook_size) != (self.codebooks, codec.codebook_size):
-            raise InputError(
-                f"The data have {self.codebooks} codebooks of {codec.codebook_size}, and the model "
-                f"{config.num_codebooks} of {config.codebook_size}.",
-                "Set data.init_args.codebooks, or num_codebooks and codebook_size of the model.",
-            )
-        if config.text_vocab < self.built_tokenizer.vocab_size:
-            raise InputError(
-                f"The tokenizer '{self.tokenizer}' has {self.built_tokenizer.vocab_size} ids, and the model's "
-                f"text_vocab is {config.text_vocab}.",
-                f"Set text_vocab to {self.built_tokenizer.vocab_size}.",
-            )
-
-    def described(self, config: LinaConfig) -> LinaConfig:
-        """Returns the config of a model with the tokenizer and codec that it was trained with.
-
-        A tokenizer's file is named without its folder: it belongs beside the model.
-        """
-        codec = self.built_codec
-        name, options = self.codec, self.codec_options
-        if isinstance(codec, EmbeddedCodec):
-            name, options = describe_codec(codec.first(self.codebooks))
-        elif isinstance(codec, WavTokenizer):
-            name, options = describe_codec(codec)
-        elif isinstance(codec, Encodec):
-            options = {**options, "layers": list(codec.layers[: self.codebooks])}
-        texts = self.tokenizer_options
-        if self.tokenizer_file is not None:
-            texts = {**texts, "file": self.tokenizer_file.name}
-        return replace(
-            config,
-            tokenizer=self.tokenizer,
-            tokenizer_options=texts,
-            codec=name,
-            codec_options=options,
-        )
 
     def prepare_data(self) -> None:
         """Fills the cache, which a test does not need; Lightning calls it in one process of a machine."""

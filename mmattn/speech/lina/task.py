@@ -31,6 +31,7 @@ from mmattn.speech.lina.codec_task import learning_rate_factor
 from mmattn.speech.lina.collate import SpeechBatch
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
+from mmattn.speech.lina.data_fit import check_fits, described
 from mmattn.speech.lina.decoder import DecoderState
 from mmattn.speech.lina.delay import START
 from mmattn.speech.lina.generation import GenerationOptions, SpeechRequest, generate
@@ -164,7 +165,7 @@ class LinaTask(SpokenTask):
         data, config = getattr(self.trainer, "datamodule", None), self.model.config
         if not isinstance(data, LinaDataModule) or stage == "test":
             return
-        data.check_fits(config)
+        check_fits(data, config)
         missing = sorted(set(self.voices) - set(data.speakers))
         if missing:
             raise InputError(
@@ -268,7 +269,7 @@ class LinaTask(SpokenTask):
     def export(self, folder: Path) -> Path:
         """Writes the model, its codec, tokenizer and voices as a checkpoint folder and returns its path."""
         data = getattr(self.trainer, "datamodule", None)
-        config = data.described(self.model.config) if isinstance(data, LinaDataModule) else self.model.config
+        config = described(data, self.model.config) if isinstance(data, LinaDataModule) else self.model.config
         codec: dict[str, Tensor] = {}
         if self.codec_folder is not None:
             codec = self._codec(config.num_codebooks).state_dict()

@@ -13,11 +13,9 @@ from torch.utils.data import DataLoader
 from mmattn.core.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina.codec_files import save_codec
-from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
 from mmattn.speech.lina.data_batches import BucketBatches
 from mmattn.speech.lina.text import CharacterTokenizer
-from mmattn.speech.lina.text_bpe import train_bpe
 from tests.speech.lina import codec_tiny
 from tests.speech.lina.speech_folders import ljspeech, plain_folder, say
 
@@ -170,30 +168,6 @@ def test_a_dataset_without_splits(tmp_path: Path, codec: str) -> None:
     parts = (data.train_dataset(), data.val_dataset(), data.test_dataset())
     sizes = [len(part) for part in parts if part is not None]
     assert sum(sizes) == 60
-
-
-def test_a_model_must_fit(data: LinaDataModule, codec: str) -> None:
-    fitting = LinaConfig(num_codebooks=3, codebook_size=16, text_vocab=38)
-    data.check_fits(fitting)
-    with pytest.raises(InputError, match="The data have 3 codebooks of 16, and the model 1 of 16"):
-        data.check_fits(LinaConfig(num_codebooks=1, codebook_size=16))
-    with pytest.raises(InputError, match="has 38 ids, and the model's text_vocab is 30"):
-        data.check_fits(LinaConfig(num_codebooks=3, codebook_size=16, text_vocab=30))
-    two = module(Path(str(data.root)), codec, codebooks=2)
-    two.check_fits(LinaConfig(num_codebooks=2, codebook_size=16))
-    described = two.described(LinaConfig(num_codebooks=2, codebook_size=16))
-    assert (described.tokenizer, described.codec) == ("characters", "embedded")
-    assert described.codec_options == {**codec_tiny.EMBEDDED.to_dict(), "codebooks": 2}
-    with pytest.raises(InputError, match=r"codebooks is 4, and the codec .* has 3"):
-        module(Path(str(data.root)), codec, codebooks=4).prepare_data()
-
-
-def test_the_tokenizers_file_is_named_as_it_lies_beside_the_model(tmp_path: Path, codec: str) -> None:
-    pytest.importorskip("tokenizers", reason="tokenizers is not installed")
-    file = train_bpe(["hello number one, who is this?"] * 3, tmp_path / "pieces.json")
-    data = module(plain_folder(tmp_path / "data"), codec, tokenizer="bpe", tokenizer_options={"file": str(file)})
-    assert data.described(LinaConfig()).tokenizer_options == {"file": "pieces.json"}
-    assert sum(len(batch.names) for batch in data.train_dataloader()) == 8
 
 
 def test_nothing_configured_says_what_to_set(codec: str) -> None:
