@@ -35,7 +35,7 @@ def test_a_model_must_fit(tmp_path: Path, codec: str) -> None:
     two = module(Path(str(data.root)), codec, codebooks=2)
     check_fits(two, LinaConfig(num_codebooks=2, codebook_size=16))
     told = described(two, LinaConfig(num_codebooks=2, codebook_size=16))
-    assert (told.tokenizer, described.codec) == ("characters", "embedded")
+    assert (told.tokenizer, told.codec) == ("characters", "embedded")
     assert told.codec_options == {**codec_tiny.EMBEDDED.to_dict(), "codebooks": 2}
     with pytest.raises(InputError, match=r"codebooks is 4, and the codec .* has 3"):
         module(Path(str(data.root)), codec, codebooks=4).prepare_data()
