@@ -123,7 +123,7 @@ def choose_seed(seed: float | None, *, is_random: bool) -> int:
     """
     if is_random:
         return random.SystemRandom().randrange(_LARGEST_SEED)
-    if seed is None or seed != int(seed) or not 0 <= seed <= _LARGEST_SEED:
+    if seed is None or not 0 <= seed <= _LARGEST_SEED or seed != int(seed):
         raise InputError(f"The seed is {seed}, expected a whole number from 0 to {_LARGEST_SEED}.")
     return int(seed)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from mmattn.core.errors import InputError
 from mmattn.media.audio import is_audio, read_audio
 from mmattn.speech.lina.cloning import Report
+from mmattn.speech.lina.infer_lines import read_script
 from mmattn.speech.lina.predictor import LinaPredictor, Recording
+from mmattn.speech.lina.recordings import MOST_SECONDS
 from mmattn.speech.lina.voice import save_voice
 
 __all__ = ["OWN_VOICE", "Recorded", "Visit", "clone", "voice_choices", "voice_of"]
@@ -21,7 +23,7 @@ __all__ = ["OWN_VOICE", "Recorded", "Visit", "clone", "voice_choices", "voice_of
 OWN_VOICE = "(the model's own)"
 """What the only choice is called where there is no voice at all."""
 
-LEAST_SECONDS, MOST_SECONDS, MOST_RECORDINGS = 0.5, 60.0, 60
+LEAST_SECONDS, MOST_RECORDINGS = 0.5, 60
 LONGEST_TEXT = 600
 
 
@@ -84,7 +86,7 @@ class Visit:
         """Adds recordings with their texts, ``x.wav`` with ``x.txt``, and returns how many; all or none.
 
         Raises:
-            InputError: If a recording has no text.
+            InputError: If a recording has no text, or one that is not UTF-8.
             MediaError: If one cannot be read.
         """
         paths = [Path(file) for file in files]
@@ -99,7 +101,7 @@ class Visit:
         before = list(self.recordings)
         try:
             for path in sounds:
-                self.record(path, texts[path.stem].read_text(encoding="utf-8-sig"))
+                self.record(path, read_script(texts[path.stem]))
         except Exception:
             self.recordings = before
             raise

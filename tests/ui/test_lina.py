@@ -133,7 +133,7 @@ def test_a_seed_is_a_whole_number_or_drawn():
     assert choose_seed(7.0, is_random=False) == 7
     drawn = {choose_seed(None, is_random=True) for _ in range(5)}
     assert len(drawn) == 5
-    for wrong in (None, -1, 2.5, 2**31):
+    for wrong in (float("nan"), float("inf"), None, -1, 2.5, 2**31):
         with pytest.raises(InputError, match="whole number"):
             choose_seed(wrong, is_random=False)
 
@@ -195,8 +195,8 @@ def test_recordings_that_cannot_be_used_are_refused(tmp_path: Path, wave_file: P
     (tmp_path / "torn.wav").write_bytes(b"RIFF nothing")
     with pytest.raises(MediaError, match=r"torn\.wav"):
         visit.record(tmp_path / "torn.wav", "Hello")
-    with pytest.raises(MediaError, match="the limit is 60 s"):
-        visit.record(write_recording(tmp_path / "long.wav", None, 61.0), "Hello")
+    with pytest.raises(MediaError, match="the limit is 30 s"):
+        visit.record(write_recording(tmp_path / "long.wav", None, 31.0), "Hello")
     assert visit.recordings == []
 
 
@@ -211,9 +211,10 @@ def test_several_files_come_with_their_texts_or_not_at_all(tmp_path: Path):
         visit.record_files(files[:3])
     with pytest.raises(InputError, match="no recording among"):
         visit.record_files([files[1]])
-    (tmp_path / "b.txt").write_text(" ")
-    with pytest.raises(InputError, match="Write what is said"):
-        visit.record_files(files)
+    for content, message in ((b" ", "has no text in it"), (b"caf\xe9", "is not UTF-8")):
+        (tmp_path / "b.txt").write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            visit.record_files(files)
     assert len(visit.recordings) == 2
 
 

@@ -1,8 +1,9 @@
 """Written English as it is spoken: words and the punctuation ``, . ? ! ; : -``, nothing else.
 
-What a small table says, in this order: typographic characters, web and mail addresses, abbreviations, numbers
-(:mod:`.text_numbers`), symbols, acronyms, accents. Letters to be spelled out stand alone as capitals: "BBC" becomes
-"B B C". What cannot be spoken as English, such as emojis and other scripts, is dropped, and one warning names it.
+What a small table says, in this order: typographic characters, web and mail addresses, abbreviations, Roman numerals
+(:mod:`.text_roman`), numbers (:mod:`.text_numbers`), symbols, acronyms, accents. Letters to be spelled out stand alone
+as capitals: "BBC" becomes "B B C". What cannot be spoken as English, such as emojis and other scripts, is dropped, and
+one warning names it.
 """
 
 # ruff: noqa: RUF001 - the typographic characters are meant.
@@ -14,7 +15,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from mmattn.speech.lina.text_numbers import speak_numbers
+from mmattn.speech.lina.text_numbers import MONTHS, speak_numbers
+from mmattn.speech.lina.text_roman import is_roman, read_roman_numerals
 
 __all__ = ["normalise", "spoken_form"]
 
@@ -41,6 +43,9 @@ _ABBREVIATIONS = {
     "Jan": "January", "Feb": "February", "Apr": "April", "Aug": "August", "Sept": "September", "Sep": "September",
     "Oct": "October", "Nov": "November", "Dec": "December",
 }  # fmt: skip
+# Short also without their full stop, in front of a day.
+_FULL_MONTHS = {month[:3]: month for month in MONTHS} | {"Sept": "September"}
+_MONTHS = "|".join(sorted(_FULL_MONTHS, key=len, reverse=True))
 _SHORT = "|".join(sorted(_ABBREVIATIONS, key=len, reverse=True))
 # The full stop of an abbreviation that closes the text, or a line, ends the sentence, too.
 _AT_END = r"(?=\s*(?:\n|$))"
@@ -64,6 +69,8 @@ _EMPHASISED = frozenset(
     )
 )
 _VOWELS = frozenset("AEIOUY")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_POWER = re.compile(r"(?:(?<=[\d)])|(?<=\b[A-Za-z])|(?<=\b[A-Za-z]{2}))⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _UNSPEAKABLE = re.compile(r"[^A-Za-z\s',.?!;:-]")
 _SHOWN = 20
 
@@ -99,7 +106,7 @@ def spoken_form(text: str) -> tuple[str, list[str]]:
     text = _simple_letters(text)
     for pattern, spoken in _BEFORE_NUMBERS:
         text = pattern.sub(spoken, text)
-    text = speak_numbers(text)
+    text = speak_numbers(read_roman_numerals(text))
     text = re.sub("|".join(map(re.escape, _SYMBOLS)), lambda match: _SYMBOLS[match[0]], text)
     # Joiners, variation selectors and controls belong to a character that is named itself, and break no word.
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
@@ -112,8 +119,11 @@ def spoken_form(text: str) -> tuple[str, list[str]]:
 
 def _simple_letters(text: str) -> str:
     """Returns the text with typographic characters, widths and accents made plain."""
-    text = unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY))
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    # Raised digits behind a number or a unit are its power, which unicode's table would make part of the number.
+    text = _POWER.sub(lambda match: "^" + match[0].translate(_RAISED), text)
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY)))
+    letters = (c for c in text if not unicodedata.combining(c))
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in letters)
 
 
 def _address(match: re.Match[str]) -> str:
@@ -147,7 +157,7 @@ def _capitals(text: str) -> str:
 def _acronym(match: re.Match[str]) -> str:
     letters, plural = match[1], match[2] or ""
     if len(letters) > 3:
-        is_word = bool(_VOWELS & set(letters)) and re.search("[^AEIOUY]{4}", letters) is None
+        is_word = bool(_VOWELS & set(letters)) and re.search("[^AEIOUY]{4}", letters) is None and not is_roman(letters)
     else:
         is_word = letters in _EMPHASISED
     return letters.lower() + plural if is_word else " ".join(letters) + ("'s" if plural else "")
@@ -168,8 +178,9 @@ _BEFORE_NUMBERS: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
     ),
     (re.compile(r"[ \t\r\f\v\u00a0]+"), " "),
     (re.compile(r"([^\s.?!,;:]) ?\n\s*\n\s*"), r"\1. "),
-    # Between numbers a dash means up to; elsewhere it is a pause.
-    (re.compile(r"(?<=\d) ?— ?(?=\d)"), " to "),
+    # Between numbers a dash means up to, and less in a sum; elsewhere it is a pause.
+    (re.compile(r"(?<=\d) ?[—-] ?(?=\d[\d.,]* ?=)"), " minus "),
+    (re.compile(r"(?<=\d)(?: ?— ?| - )(?=\d)"), " to "),
     (re.compile(r"(?:^|(?<=[\s(]))—(?=\d)"), "minus "),
     (re.compile(r" ?(?:—|--+) ?| - "), ", "),
     (re.compile(r"\be\.g\.,?"), "for example,"),
@@ -180,14 +191,16 @@ _BEFORE_NUMBERS: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
     (re.compile(r"\bSt\."), "Street"),
     (re.compile(rf"\b({_SHORT})\.{_AT_END}"), lambda match: _ABBREVIATIONS[match[1]] + "."),
     (re.compile(rf"\b({_SHORT})\."), lambda match: _ABBREVIATIONS[match[1]]),
+    (re.compile(rf"\b({_MONTHS})\.? (?=\d{{1,2}}\b)"), lambda match: f"{_FULL_MONTHS[match[1]]} "),
     (re.compile(r"\b(?:No|no)\. ?(?=\d)"), "number "),
     (re.compile(r"\bpp?\. ?(?=\d)"), "page "),
     (re.compile(r"\bPh\. ?D\b\.?"), "P H D"),
     # Initials of a name, which end no sentence: at the beginning or after another one.
     (re.compile(r"(?<![A-Za-z] )(?<!\.)\b([A-Z])\. (?=[A-Z])"), r"\1 "),
     # Not the half of a day, which belongs to its hour.
-    (re.compile(r"(?<!\d)(?<!\d )\b(?:[A-Za-z]\.){2,}"), _initials),
+    (re.compile(r"(?<!\d)(?<!\d )\b(?:[A-Za-z]\.){2,}(?![A-Za-z]\b)"), _initials),
     (re.compile(r"(?<=[a-z][a-z])\.(?=[a-z][a-z])"), " dot "),
+    (re.compile(r"\b([CF])#(?!\w)"), r"\1 sharp"),
     (re.compile(r"#(?=[A-Za-z])"), " hashtag "),
 )
 _TIDY: tuple[tuple[re.Pattern[str], _Spoken], ...] = (

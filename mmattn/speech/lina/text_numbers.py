@@ -13,7 +13,7 @@ from typing import Literal
 
 from mmattn.core.errors import MissingExtraError
 
-__all__ = ["speak_numbers"]
+__all__ = ["MONTHS", "speak_numbers"]
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -28,6 +28,8 @@ _CURRENCIES = {
     "€": ("euro", "euros", "cent", "cents"),
     "¥": ("yen", "yen", "sen", "sen"),
     "₹": ("rupee", "rupees", "paisa", "paise"),
+    "₩": ("won", "won", "jeon", "jeon"),
+    "₽": ("ruble", "rubles", "kopeck", "kopecks"),
 }
 _SCALES = {"k": "thousand", "m": "million", "bn": "billion", "b": "billion", "t": "trillion"}
 
@@ -46,6 +48,9 @@ _UNITS = {
     "kB": ("kilobyte", "kilobytes"), "MB": ("megabyte", "megabytes"), "GB": ("gigabyte", "gigabytes"),
     "TB": ("terabyte", "terabytes"), "kW": ("kilowatt", "kilowatts"), "W": ("watt", "watts"),
     "V": ("volt", "volts"), "x": ("times", "times"), "K": ("thousand", "thousand"), "k": ("thousand", "thousand"),
+    "M": ("million", "million"), "m": ("meter", "meters"), "h": ("hour", "hours"), "L": ("liter", "liters"),
+    "l": ("liter", "liters"), "μm": ("micrometer", "micrometers"), "μs": ("microsecond", "microseconds"),
+    "μg": ("microgram", "micrograms"), "Ω": ("ohm", "ohms"), "kΩ": ("kiloohm", "kiloohms"), "¢": ("cent", "cents"),
 }  # fmt: skip
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 
@@ -85,6 +90,24 @@ def _words(number: int, form: Literal["cardinal", "ordinal", "year"] = "cardinal
 
 def _digits(digits: str) -> str:
     return " ".join(_words(int(digit)) for digit in digits)
+
+
+def _phone(match: re.Match[str]) -> str:
+    """Returns a telephone number digit by digit, with a pause between its groups."""
+    country = "plus " if "+" in match[0] else ""
+    return country + ", ".join(_digits(group) for group in re.findall(r"\d+", match[0]))
+
+
+def _scientific(match: re.Match[str]) -> str:
+    return f"{_amount(match[1])} times ten to the power of {_exponent(match[2])}"
+
+
+def _power(match: re.Match[str]) -> str:
+    return {"2": " squared", "3": " cubed"}.get(match[1]) or f" to the power of {_exponent(match[1])}"
+
+
+def _exponent(written: str) -> str:
+    return f"{'minus ' if written.startswith('-') else ''}{_amount(written.lstrip('+-'))}"
 
 
 def _amount(number: str) -> str:
@@ -137,6 +160,10 @@ def _named_day(match: re.Match[str]) -> str:
     return f"{match[1]} {_words(int(match[2]), 'ordinal')}" if 1 <= int(match[2]) <= 31 else match[0]
 
 
+def _day_first(match: re.Match[str]) -> str:
+    return f"{_words(int(match[1]), 'ordinal')} of {match[2]}" if 1 <= int(match[1]) <= 31 else match[0]
+
+
 def _time(match: re.Match[str]) -> str:
     hour, minute = int(match["hour"]), int(match["minute"] or "0")
     if hour > 24 or minute > 59:
@@ -156,7 +183,8 @@ def _time(match: re.Match[str]) -> str:
 
 def _unit(match: re.Match[str]) -> str:
     one, many = _UNITS[match["unit"]]
-    return f"{_amount(match['number'])} {one if match['number'] == '1' else many}"
+    power = {"^2": "square ", "^3": "cubic "}.get(match["power"] or "", "")
+    return f"{_amount(match['number'])} {power}{one if match['number'] == '1' else many}"
 
 
 def _decade(match: re.Match[str]) -> str:
@@ -179,17 +207,28 @@ def _year_or_number(match: re.Match[str]) -> str:
 
 _Spoken = Callable[[re.Match[str]], str] | str
 _RULES: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
-    # 192.168.1.1 and version numbers, before anything takes them for decimals.
-    (re.compile(r"(?<!\d)\d+(?:\.\d+){2,}"), _dotted),
     (
         re.compile(
-            r"(?P<sign>[$£€¥₹]) ?(?P<number>\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
+            # Grouped as in America; with the code of a country; or with a 0 that no number begins with.
+            r"(?<![\w.(-])(?:(?:\+?1[ .-])?(?:\(\d{3}\) ?|\d{3}([ .-]))\d{3}(?(1)\1|[ .-])\d{4}"
+            r"|\+\d{1,3}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]\d{2,4}){2,4}|0\d{2,4}(?: \d{2,4}){1,3})(?![\w-]|[.,]\d)"
+        ),
+        _phone,
+    ),
+    # 192.168.1.1 and version numbers, before anything takes them for decimals.
+    (re.compile(r"(?<!\d)\d+(?:\.\d+){2,}"), _dotted),
+    (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _year_first),
+    # From one number to another, but not in "12-34-56".
+    (re.compile(r"(?<![\w.-])([$£€]?\d{1,15}(?:[.,/]\d{1,15}){0,4})-(?=[$£€]?\d+(?!\d|-\w))"), r"\1 to "),
+    (
+        re.compile(
+            r"(?P<sign>[$£€¥₹₩₽]) ?(?P<number>\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
             r"(?: ?(?P<scale>thousand|million|billion|trillion|bn|[kKmMbBtT])\b)?"
         ),
         _money,
     ),
-    (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _year_first),
     (re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b"), _month_first),
+    (re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)? ({_MONTH})(?=,? \d{{4}}\b|[.,;!?]|\s*$)"), _day_first),
     (re.compile(rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?![:/.]\d)"), _named_day),
     (
         re.compile(
@@ -203,11 +242,17 @@ _RULES: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
         _time,
     ),
     (re.compile(r"(?<=\d):(?=\d)"), " to "),
+    (re.compile(r"\b(\d{1,2})'(\d{1,2})(?:\"|\b)"), lambda m: f"{_amount(m[1])} foot {_amount(m[2])}"),
+    (re.compile(r"\b(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})\b"), _scientific),
+    (re.compile(r"(?<=\d) ?\* ?(?=\d)"), " times "),
+    (re.compile(r"(?<=\d) ?< ?(?=\d)"), " is less than "),
+    (re.compile(r"(?<=\d) ?> ?(?=\d)"), " is greater than "),
     (re.compile(r"'?\b(\d\d(?:\d0)|\d0)'?s\b"), _decade),
     (re.compile(r"\b(\d+(?:,\d{3})*)(?:st|nd|rd|th)\b", re.I), lambda m: _words(int(m[1].replace(",", "")), "ordinal")),
     (re.compile(r"(?:\b(\d+) )?\b(\d+/\d+)\b"), _fraction),
-    (re.compile(rf"(?<!\d)(?P<number>{_NUMBER}|\.\d+) ?(?P<unit>%|°[CF]?)"), _unit),
-    (re.compile(rf"\b(?P<number>{_NUMBER}) ?(?P<unit>{_UNIT})(?![A-Za-z])"), _unit),
+    (re.compile(rf"(?<!\d)(?P<number>{_NUMBER}|\.\d+) ?(?P<unit>%|°[CF]?)(?P<power>)"), _unit),
+    (re.compile(rf"\b(?P<number>{_NUMBER}) ?(?P<unit>{_UNIT})(?P<power>\^[23]\b)?(?![A-Za-z])"), _unit),
+    (re.compile(r"\^(-?\d{1,9})\b"), _power),
     (re.compile(r"#(?=\d)"), "number "),
     (re.compile(r"(?<![\w.)])-(?=\.?\d)"), "minus "),
     (re.compile(r"(?<![\w.)])\+(?=\.?\d)"), "plus "),

@@ -36,6 +36,37 @@ NUMBERS = {
     "192.168.1.1": "one hundred and ninety two dot one hundred and sixty eight dot one dot one",
     "3D, B2B and covid-19": "three D, B two B and covid-nineteen",
     "#1": "number one",
+    "10-20 people": "ten to twenty people",
+    "$5-10, 1-2 kg": "five dollars to ten, one to two kilograms",
+    "5-3=2, 5 - 3 = 2": "five minus three equals two, five minus three equals two",
+    "12-34-56": "twelve thirty four fifty six",
+    "1.2e6 and 3E-4": "one point two times ten to the power of six and three times ten to the power of minus four",
+    "10², 2³ and 10⁻⁹": "ten squared, two cubed and ten to the power of minus nine",
+    "6×10^23": "six times ten to the power of twenty three",
+    "5 m², 100m, 3 L": "five square meters, one hundred meters, three liters",
+    "1.5M users": "one point five million users",
+    "2*3>5": "two times three is greater than five",
+    "5'11\"": "five foot eleven",
+    "١٢": "twelve",
+    "5μm and 5Ω": "five micrometers and five ohms",
+}
+PHONES = {
+    "call 555-123-4567.": "call five five five, one two three, four five six seven.",
+    "+1 (555) 123-4567": "plus one, five five five, one two three, four five six seven",
+    "+44 20 7946 0958": "plus four four, two zero, seven nine four six, zero nine five eight",
+    "0800 123 456": "zero eight zero zero, one two three, four five six",
+    "555.123.4567": "five five five, one two three, four five six seven",
+    "100 200 300": "one hundred two hundred three hundred",
+}
+ROMAN = {
+    "Louis XIV met Henry VIII": "Louis the fourteenth met Henry the eighth",
+    "Henry V, World War II": "Henry the fifth, World War two",
+    "Chapter IV. I am.": "Chapter four. I am.",
+    "Apollo XIII": "Apollo thirteen",
+    "Part I, and I": "Part one, and I",
+    "Malcolm X in DC": "Malcolm X in D C",
+    "VIII": "V I I I",
+    "James V. Smith": "James V. Smith",
 }
 TIMES = {
     "at 10:30": "at ten thirty",
@@ -52,6 +83,8 @@ TIMES = {
     "99/99/2021": "ninety nine slash ninety nine slash twenty twenty one",
     "May 5, 2021": "May fifth, twenty twenty one",
     "Jan. 5": "January fifth",
+    "Mar 5, May I?": "March fifth, May I?",
+    "5 May 2020": "fifth of May twenty twenty",
 }
 ABBREVIATIONS = {
     "Dr. Smith and Mr. Jones": "Doctor Smith and Mister Jones",
@@ -87,6 +120,8 @@ TYPOGRAPHY = {
     "C++ = x_y/z": "C plus plus equals x y slash z",
     "naïve café, straße": "naive cafe, strasse",
     "end.Start again.then": "end. Start again dot then",
+    "a.b.c.d": "a. b. c. d",
+    "C# and F#": "C sharp and F sharp",
     "well-known -- twenty-one": "well-known, twenty-one",
     "#winning": "hashtag winning",
     "\u200bzero\u200bwidth": "zerowidth",
@@ -100,7 +135,7 @@ ADDRESSES = {
 NOTHING = ["", " \n ", "…", "!!!", "--", '"', "你好", "😀", "(*)"]
 
 
-@pytest.mark.parametrize(("written", "spoken"), [*(NUMBERS | TIMES).items()])
+@pytest.mark.parametrize(("written", "spoken"), [*(NUMBERS | TIMES | PHONES | ROMAN).items()])
 def test_numbers_and_times(written: str, spoken: str) -> None:
     pytest.importorskip("num2words", reason="num2words is not installed")
     assert normalise(written) == spoken
@@ -132,7 +167,10 @@ def test_a_spoken_text_stays_as_it_is() -> None:
     assert normalise(normalise("Dr. Lee, of the BBC & NASA...")) == normalise("Dr. Lee, of the BBC & NASA...")
 
 
-@pytest.mark.parametrize("piece", ["a.", "word ", "(", "?.", "\n", "a'", "a@b.", "1", "1/", "1:", "A. ", "9°", "a-"])
+@pytest.mark.parametrize(
+    "piece",
+    ["a.", "word ", "(", "?.", "\n", "a'", "a@b.", "1", "1/", "1-", "1:", "1 ", "0 ", "Part I", "A. ", "9°", "a-"],
+)
 def test_long_inputs_take_time_in_proportion(piece: str) -> None:
     if piece[0].isdigit():
         pytest.importorskip("num2words", reason="num2words is not installed")
