@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.5, help="recommended by the checkpoint; default: 0.5")
     parser.add_argument("--top-k", type=int, default=50, help="recommended by the checkpoint; default: 50")
     parser.add_argument("--guidance", type=float, default=2.0, help="recommended by the checkpoint; default: 2")
-    parser.add_argument("--max-characters", type=int, default=80, help="longest sentence; default: 80")
+    parser.add_argument("--max-characters", type=int, default=90, help="longest sentence; default: 90")
     given = parser.parse_args(args)
     speaking = {name: getattr(given, name) for name in ("temperature", "top_k", "guidance", "max_characters")}
     print(ship(given.folder, given.target, speaking))
