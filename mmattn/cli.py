@@ -39,6 +39,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -89,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         logging.getLogger("mmattn").setLevel(logging.DEBUG)
     command = words[0] if words else "the command"
+    usual_format = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = format_warning
     try:
         return flushed(dispatch, words)
     except SystemExit as stop:
@@ -107,6 +111,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(MissingExtraError(missing, EXTRAS[missing], f"'mmattn {command}'"), debug)
     except (MmattnError, OSError, ValueError) as error:
         return report(error, debug)
+    finally:
+        warnings.formatwarning = usual_format
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns what a warning is printed as: what it says, without the place in the source that said it."""
+    return f"warning: {message}\n"
 
 
 def flushed(run: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
@@ -158,7 +171,10 @@ def report(error: Exception, debug: bool) -> int:
     message, hint = describe(error)
     if isinstance(error, OSError) and not isinstance(error, MmattnError) and error.filename is not None:
         message = f"{error.strerror}: '{error.filename}'"
-    if not isinstance(error, MmattnError) and not hint and not debug:
+    if isinstance(error.__cause__, IsADirectoryError):
+        hint = hint or "It is a folder, expected a single file."
+    # Errors with a hint, even an empty one, are made for people.
+    if not hasattr(error, "hint") and not hint and not debug:
         hint = "The same command with --debug shows where this comes from."
     sys.stderr.write(f"mmattn: error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
     return EXIT_USAGE

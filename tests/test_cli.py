@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +15,7 @@ from mmattn.cli import COMMANDS, main
 from mmattn.commands import app
 from mmattn.commands.systems import SYSTEMS
 from mmattn.core.request import InferRequest
+from mmattn.media.errors import MediaError
 from tests.commands.fake_system import commands as fake_commands
 from tests.commands.fake_system.config import FakeInferOptions
 
@@ -220,6 +222,67 @@ def test_a_missing_module_of_our_own_is_no_missing_extra(run: Run, calls: list[t
     Path("bug.pth").write_text("")
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         run("convert", "fake", "bug.pth", "--output", "o")
+
+
+def test_a_warning_is_one_line_without_source_code(
+    run: Run, calls: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(args: object) -> int:
+        warnings.warn("'x.wav' is clipped.", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(fake_commands, "convert", convert)
+    Path("x.pth").write_text("")
+    usual = warnings.formatwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        # As Python does by itself; pytest collects warnings instead.
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        assert run("convert", "fake", "x.pth", "--output", "o") == (0, "", "warning: 'x.wav' is clipped.\n")
+        assert "test_cli.py" in run("convert", "fake", "x.pth", "--output", "o", "--debug")[2]
+    assert warnings.formatwarning is usual
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(
+    run: Run, calls: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(args: object) -> int:
+        try:
+            Path().read_bytes()
+        except OSError as error:
+            raise MediaError("Cannot open '.': is a directory.") from error
+        return 0
+
+    monkeypatch.setattr(fake_commands, "convert", convert)
+    Path("x.pth").write_text("")
+    code, _, err = run("convert", "fake", "x.pth", "--output", "o")
+    expected = "mmattn: error: Cannot open '.': is a directory.\nhint: It is a folder, expected a single file.\n"
+    assert (code, err) == (2, expected)
+
+
+def test_no_dataset_is_made_where_a_file_is(run: Run, calls: list[tuple[str, Any]]) -> None:
+    Path("afile").write_text("")
+    for path in ("afile", "afile/below"):
+        code, _, err = run("data", "make", "fake", path)
+        assert (code, calls) == (2, [])
+        assert "PATH 'afile' is a file, expected a folder to write to." in err
+
+
+@pytest.mark.parametrize(("system", "inputs"), [("crane", "photos/"), ("crash", "drives/"), ("lina", "script.txt")])
+def test_the_example_of_infer_suits_the_system(run: Run, system: str, inputs: str) -> None:
+    assert f"mmattn infer {system} {inputs} --output results" in run("infer", system, "--help")[1]
+
+
+def test_a_misspelt_config_is_told_before_lightning_is_imported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mmattn.core.lightning_cli", None)
+    code, _, err = run("fit", "--config", "lina/nope")
+    assert code == 2
+    assert "Config 'lina/nope' is neither" in err
+    assert "lina/embedded, lina/embedded_codec" in err
 
 
 def test_an_interruption_is_exit_code_130(run: Run, calls: list[tuple[str, Any]]) -> None:

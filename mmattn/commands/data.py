@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmattn.commands.systems import command_of, parser_for, take_system
-from mmattn.commands.tools import add_own_arguments, check_exists
+from mmattn.commands.tools import add_own_arguments, check_exists, check_is_no_file
 from mmattn.core.errors import InputError
 
 __all__ = ["main"]
@@ -37,4 +37,6 @@ def main(argv: Sequence[str]) -> int:
     function = command_of(system, f"data_{action}")
     if action == "check":
         check_exists(args.path, "PATH")
+    else:
+        check_is_no_file(args.path, "PATH")
     return function(args)

@@ -14,7 +14,8 @@ from mmattn.core.request import InferRequest
 __all__ = ["main"]
 
 DESCRIPTION = "Runs a system over files, folders, globs or @list.txt and writes results, results.jsonl and run.json."
-EXAMPLE = "mmattn infer crane photos/ --output results"
+EXAMPLE_INPUTS = {"crane": "photos/", "crash": "drives/", "lina": "script.txt"}
+EXAMPLE = f"mmattn infer crane {EXAMPLE_INPUTS['crane']} --output results"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +68,8 @@ def check_inputs(
 
 def build_parser(system: str, options_class: type, config_class: type) -> argparse.ArgumentParser:
     """Returns the parser of one system, its flags made from its two dataclasses."""
-    parser = parser_for(f"infer {system}", DESCRIPTION, EXAMPLE.replace("crane", system))
+    example = f"mmattn infer {system} {EXAMPLE_INPUTS.get(system, 'inputs/')} --output results"
+    parser = parser_for(f"infer {system}", DESCRIPTION, example)
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="file, folder, quoted glob, or @list.txt with one of these per line"
     )

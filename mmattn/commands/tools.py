@@ -8,7 +8,7 @@ from pathlib import Path
 from mmattn.commands.systems import part_of
 from mmattn.core.errors import InputError
 
-__all__ = ["add_model_arguments", "add_own_arguments", "check_exists"]
+__all__ = ["add_model_arguments", "add_own_arguments", "check_exists", "check_is_no_file"]
 
 
 def add_own_arguments(system: str, command: str, parser: argparse.ArgumentParser) -> None:
@@ -33,3 +33,10 @@ def check_exists(path: Path, name: str) -> None:
     """Raises :class:`InputError` unless ``path`` exists; ``name`` is what the usage line calls it."""
     if not path.exists():
         raise InputError(f"{name} '{path}' does not exist.", f"The current folder is '{Path.cwd()}'.")
+
+
+def check_is_no_file(path: Path, name: str) -> None:
+    """Raises :class:`InputError` where no folder ``path`` can be made, since it or what it lies in is a file."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{name} '{place}' is a file, expected a folder to write to.", "Choose another path.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmattn.commands.systems import parser_for
+from mmattn.core.configs import resolve_configs
 
 __all__ = ["main"]
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
         if rest:
             parser.parse_args(rest)
         parser.error("the following arguments are required: --config")
+    resolve_configs(rest)  # tells of a misspelt name before the long import
     from mmattn.core.lightning_cli import cli_main
 
     return cli_main([command, *("--help" if word == "--help-all" else word for word in rest)])

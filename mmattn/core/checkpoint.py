@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,10 @@ __all__ = [
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+NO_TORCH_FILE = (AssertionError, AttributeError, EOFError, LookupError, MemoryError, OverflowError, RuntimeError,
+                 TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
+"""What ``torch.load`` and ``zipfile`` raise on files that they did not write, found by giving them rubbish."""
 
 
 def save_checkpoint(
@@ -143,23 +148,23 @@ def load_torch_file(path: str | Path) -> Any:
         raise CheckpointError(f"Weights file '{file}' does not exist.", "Check the path; a folder is not a file.")
     if file.suffix == ".safetensors":
         return read_safetensors(file)
-    zipped = zipfile.is_zipfile(file)
-    if zipped and is_torchscript(file):
-        raise CheckpointError(
-            f"'{file}' is a TorchScript archive, expected a file of tensors.",
-            "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
-        )
     try:
+        zipped = zipfile.is_zipfile(file)
+        if zipped and is_torchscript(file):
+            raise CheckpointError(
+                f"'{file}' is a TorchScript archive, expected a file of tensors.",
+                "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
+            )
         return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except UnpicklingError as error:
         if "global" not in str(error).lower():
-            raise damaged(file, error) from error
+            raise unreadable(file) from error
         raise CheckpointError(
             f"'{file}' holds pickled objects, not only tensors; reading them could run code, so it was refused.",
             "In the project it came from, save the tensors alone: torch.save(model.state_dict(), 'weights.pt').",
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise damaged(file, error) from error
+    except NO_TORCH_FILE as error:
+        raise unreadable(file) from error
 
 
 def check_keys(missing: Sequence[str], unexpected: Sequence[str], *, what: str = "The checkpoint") -> None:
@@ -207,6 +212,17 @@ def damaged(file: Path, error: Exception) -> CheckpointError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"'{file}' is damaged or no weights file: {reason.rstrip('.')}.", "Download or copy it again."
+    )
+
+
+def unreadable(file: Path) -> CheckpointError:
+    """Returns the error for a file that torch cannot load.
+
+    Its own reason is left out: on rubbish it names the byte it stumbled over, or advises to run code from the file.
+    """
+    return CheckpointError(
+        f"'{file}' is damaged or no weights file: torch.save did not write it, or not to its end.",
+        "Download or copy it again.",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmattn.core.errors import InputError
 
-__all__ = ["configs_folder", "find_config", "list_configs"]
+__all__ = ["configs_folder", "find_config", "list_configs", "resolve_configs"]
 
 
 def configs_folder() -> Path:
@@ -37,7 +37,8 @@ def find_config(name: str | Path) -> Path:
         name: A path, or ``<folder>/<name>`` below the shipped configs, with or without ``.yaml``.
 
     Raises:
-        InputError: If it is neither; the message lists the short names that come near, or all of them.
+        InputError: If it is neither; the message lists the short names of that folder, else those that come near, or
+            all of them.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -46,5 +47,29 @@ def find_config(name: str | Path) -> Path:
     known = list_configs()
     if text in known:
         return configs_folder() / f"{text}.yaml"
-    near = get_close_matches(text, known, n=5, cutoff=0.5) or known
+    beside = [other for other in known if other.partition("/")[0] == text.partition("/")[0]]
+    near = beside or get_close_matches(text, known, n=5, cutoff=0.5) or known
     raise InputError(f"Config '{name}' is neither a file nor a shipped config.", f"Shipped ones: {', '.join(near)}.")
+
+
+def resolve_configs(words: list[str]) -> list[str]:
+    """Replaces short config names after ``--config`` or ``-c`` by paths, ``crane/mvtec`` for example.
+
+    Raises:
+        InputError: If a name is neither a file nor a config of the package.
+    """
+    result: list[str] = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == "--config" and equals:
+            result.append(f"--config={config_path(value)}")
+        elif result and result[-1] in ("--config", "-c"):
+            result.append(config_path(word))
+        else:
+            result.append(word)
+    return result
+
+
+def config_path(name: str) -> str:
+    """Returns the path of a config file, short name or JSON text (which is passed on as it is)."""
+    return name if name.lstrip().startswith("{") or Path(name).is_file() else str(find_config(name))

@@ -303,18 +303,22 @@ def keep_names(items: Sequence[InputItem], earlier: Mapping[str, str]) -> list[I
 
 
 def compare(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns one phrase per option that differs.
+    """Returns one phrase per option that differs; texts are quoted, so that spaces at their ends show.
 
     >>> compare({"sigma": 4.0, "seed": 0}, {"sigma": 2.0, "seed": 0})
     ['sigma was 4.0, is 2.0']
     """
     names = dict.fromkeys([*earlier, *now])
-    absent = "unset"
     return [
-        f"{name} was {earlier.get(name, absent)}, is {now.get(name, absent)}"
+        f"{name} was {shown(earlier, name)}, is {shown(now, name)}"
         for name in names
-        if earlier.get(name, absent) != now.get(name, absent)
+        if (name in earlier) != (name in now) or earlier.get(name) != now.get(name)
     ]
+
+
+def shown(options: Mapping[str, Any], name: str) -> str:
+    """Returns an option's value as it is told, ``unset`` where there is none."""
+    return repr(options[name]) if name in options else "unset"
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmattn.core.checkpoint import load_torch_file
-from mmattn.core.configs import find_config
+from mmattn.core.configs import resolve_configs
 from mmattn.core.datamodule import BaseDataModule
 from mmattn.core.errors import InputError, MmattnError, describe
 from mmattn.core.task import BaseTask
@@ -193,29 +193,6 @@ def read_hyper_parameters(path: Path) -> dict[str, Any]:
     if "_class_path" not in values:
         return {}
     return {"class_path": values.pop("_class_path"), "init_args": values}
-
-
-def resolve_configs(words: list[str]) -> list[str]:
-    """Replaces short config names after ``--config`` or ``-c`` by paths, ``crane/mvtec`` for example.
-
-    Raises:
-        InputError: If a name is neither a file nor a config of the package.
-    """
-    result: list[str] = []
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag == "--config" and equals:
-            result.append(f"--config={config_path(value)}")
-        elif result and result[-1] in ("--config", "-c"):
-            result.append(config_path(word))
-        else:
-            result.append(word)
-    return result
-
-
-def config_path(name: str) -> str:
-    """Returns the path of a config file, short name or JSON text (which is passed on as it is)."""
-    return name if name.lstrip().startswith("{") or Path(name).is_file() else str(find_config(name))
 
 
 def is_no_advertisement(record: logging.LogRecord) -> bool:

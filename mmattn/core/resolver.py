@@ -48,13 +48,14 @@ class HubSource:
     revision: str | None = None
 
 
-def resolve(system: str, source: str | Path) -> Path:
+def resolve(system: str, source: str | Path, *, what: str = "checkpoint") -> Path:
     """Returns the local path of a checkpoint, downloading it when it comes from the hub.
 
     Args:
         system: Name of the system, for example ``"crane"``.
         source: ``"embedded"`` (the small model inside the package), a local path, or
             ``"hf:owner/name[/file][@revision]"``. A folder called ``embedded`` is reached as ``./embedded``.
+        what: What it was asked for as, which is the name of the option too; the messages speak of it.
 
     Returns:
         A folder, or one file when the hub source names a file or the path is one.
@@ -69,16 +70,16 @@ def resolve(system: str, source: str | Path) -> Path:
         if not (path / "model.safetensors").is_file():
             raise WeightsUnavailableError(
                 f"This installation has no embedded {system} model (looked in '{path}').",
-                "Pass a checkpoint: --checkpoint PATH or --checkpoint hf:owner/name.",
+                f"Pass a {what}: --{what} PATH or --{what} hf:owner/name.",
             )
         return path
     if text.startswith("hf:"):
-        return download(parse_hub(text))
+        return download(parse_hub(text, what), what)
     path = Path(text).expanduser()
     if not path.exists():
         raise WeightsUnavailableError(
-            f"Checkpoint '{text}' does not exist.",
-            "Pass --checkpoint embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
+            f"{what.capitalize()} '{text}' does not exist.",
+            f"The {what} can be embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
         )
     return path
 
@@ -88,8 +89,8 @@ def embedded_path(system: str) -> Path:
     return Path(str(files("mmattn"))) / "assets" / system
 
 
-def parse_hub(source: str) -> HubSource:
-    """Reads ``"hf:owner/name[/file][@revision]"``.
+def parse_hub(source: str, what: str = "checkpoint") -> HubSource:
+    """Reads ``"hf:owner/name[/file][@revision]"``; ``what`` is the option in the message.
 
     Raises:
         InputError: If the text has another form.
@@ -101,12 +102,12 @@ def parse_hub(source: str) -> HubSource:
     if match is None:
         raise InputError(
             f"{source!r} is not a hub source, expected hf:owner/name[/file][@revision].",
-            "For example: --checkpoint hf:owner/name@main",
+            f"For example: --{what} hf:owner/name@main",
         )
     return HubSource(match["repo"], match["file"], match["revision"])
 
 
-def download(source: HubSource) -> Path:
+def download(source: HubSource, what: str = "checkpoint") -> Path:
     """Returns the local copy of a hub source, fetching it into huggingface_hub's cache when it is not there yet."""
     try:
         if source.file is not None:
@@ -116,7 +117,7 @@ def download(source: HubSource) -> Path:
     except HFValidationError as error:
         raise InputError(f"{source.repo!r} is not a valid repository name: {error}", "Expected owner/name.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise unreachable(source) from error
+        raise unreachable(source, what) from error
     except RevisionNotFoundError as error:
         revision = source.revision or "the default branch"
         message = f"Repository {source.repo!r} on the Hugging Face hub has no revision {revision!r}."
@@ -132,12 +133,10 @@ def download(source: HubSource) -> Path:
     except HfHubHTTPError as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         message = f"The Hugging Face hub refused {source.repo!r}: {reason}"
-        raise WeightsUnavailableError(
-            message, "Try again later, or pass a local copy with --checkpoint PATH."
-        ) from error
+        raise WeightsUnavailableError(message, f"Try again later, or pass a local copy with --{what} PATH.") from error
 
 
-def unreachable(source: HubSource) -> WeightsUnavailableError:
+def unreachable(source: HubSource, option: str = "checkpoint") -> WeightsUnavailableError:
     """Returns the error for a source that is not cached while the hub cannot be asked."""
     what = f"File {source.file!r} of" if source.file else "The checkpoint in"
     revision = f" --revision {source.revision}" if source.revision else ""
@@ -145,5 +144,5 @@ def unreachable(source: HubSource) -> WeightsUnavailableError:
     return WeightsUnavailableError(
         f"{what} repository {source.repo!r} is not in the local cache, and the Hugging Face hub cannot be reached "
         "(no network, or HF_HUB_OFFLINE is set).",
-        f"Where there is a network run: {command}; then pass the local copy with --checkpoint PATH.",
+        f"Where there is a network run: {command}; then pass the local copy with --{option} PATH.",
     )

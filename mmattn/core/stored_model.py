@@ -8,6 +8,7 @@ itself what it runs in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.config_types import check_types
 from mmattn.core.errors import CheckpointError
 from mmattn.core.resolver import resolve
 
-__all__ = ["StoredModel", "cast_floating", "load_stored", "save_stored", "split_part"]
+__all__ = ["StoredModel", "cast_floating", "check_sizes", "load_stored", "save_stored", "split_part"]
 
 ConfigT = TypeVar("ConfigT")
 
@@ -53,7 +55,8 @@ def load_stored(
     Args:
         system: Name of the system, for example ``"lina"``.
         source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
-        from_dict: Makes the config of what ``config.json`` holds; a ValueError or TypeError says that it is none.
+        from_dict: Makes the config of what ``config.json`` holds; a ValueError or TypeError says that it is none. Where
+            it is a dataclass's own, the types of the values are checked before.
         prefix: Begins the names of the part's tensors.
         what: What the config should be of, for the message, as in "a risk model".
         hint: What to do where it is not.
@@ -65,8 +68,11 @@ def load_stored(
     folder = resolve(system, source)
     tensors, stored = load_checkpoint(folder, system)
     try:
+        owner = getattr(from_dict, "__self__", None)
+        if isinstance(owner, type) and is_dataclass(owner):
+            check_types(owner, stored)
         config = from_dict(stored)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"The config of '{source}' is none of {what}: {error}", hint) from error
     own, part = split_part(tensors, prefix)
     return StoredModel(config, {name: tensor.float() for name, tensor in own.items()}, part, folder)
@@ -102,6 +108,30 @@ def save_stored(
     if dtype is not None:
         joined = cast_floating(joined, dtype)
     return save_checkpoint(folder, joined, system=system, config=config, card=card)
+
+
+def check_sizes(sizes: Mapping[str, int], tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Raises where a config asks for more than its tensors can hold, before memory for it is asked for.
+
+    Args:
+        sizes: Widths and numbers of layers of the model to build, by the names of the config's fields. Each is the
+            length of a tensor's axis, or there are as many tensors.
+        tensors: What it is to be filled with.
+        what: Subject of the message.
+
+    Raises:
+        CheckpointError: If a size exceeds both; the message names its field.
+
+    >>> check_sizes({"dim": 3}, {"weight": torch.zeros(4, 3)}, what="The model")
+    """
+    largest = max([len(tensors), *(length for tensor in tensors.values() for length in tensor.shape)])
+    for name, size in sizes.items():
+        if size > largest:
+            raise CheckpointError(
+                f"{what} does not fit its config: {name} makes a size of {size}, and no tensor in the file is longer "
+                f"than {largest}.",
+                "The config.json was changed, or belongs to another file.",
+            )
 
 
 def split_part(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 from argparse import Namespace
 from pathlib import Path
 
@@ -177,10 +178,19 @@ def test_a_torchscript_archive_says_how_to_get_its_tensors(tmp_path: Path) -> No
         load_torch_file(archive)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04cut off"], ids=["empty", "html", "zip"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"<html>404</html>", b"PK\x03\x04cut off", b"junk", b"\x00\x00", b"}q\x00.", b"0", b"hello, text\n",
+        pickle.dumps({"a": 1}, protocol=2), pickle.dumps({"a": 1}, protocol=0), b"PK\x05\x06" + bytes(range(18)),
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.pth' is damaged or no weights file: .+\. Download or copy it again"):
+    with pytest.raises(
+        CheckpointError, match=r"w\.pth' is damaged or no weights file: .+\. Download or copy"
+    ) as caught:
         load_torch_file(tmp_path / "w.pth")
+    assert "weights_only" not in str(caught.value)  # torch advises to run code from the file
     with pytest.raises(CheckpointError, match=r"Weights file '.*x\.pth' does not exist"):
         load_torch_file(tmp_path / "x.pth")

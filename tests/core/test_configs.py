@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mmattn.core import configs
-from mmattn.core.configs import find_config, list_configs
+from mmattn.core.configs import find_config, list_configs, resolve_configs
 from mmattn.core.errors import InputError
 
 
@@ -40,6 +40,19 @@ def test_a_misspelt_name_shows_the_near_ones(shipped: Path) -> None:
         InputError, match=r"^Config 'crane/embeded' is neither a file nor a shipped config\. .*: crane/em"
     ):
         find_config("crane/embeded")
+
+
+def test_a_name_of_a_system_lists_all_of_that_system(shipped: Path) -> None:
+    with pytest.raises(InputError, match=r"Shipped ones: crane/embedded, crane/visa\.$"):
+        find_config("crane/nope")
+
+
+def test_names_behind_the_flag_become_paths(shipped: Path) -> None:
+    file = str(shipped / "crane" / "visa.yaml")
+    words = ["--config", "crane/visa", "--config=crane/visa", "--seed", "crane/visa", "-c", '{"a": 1}']
+    assert resolve_configs(words) == ["--config", file, f"--config={file}", "--seed", "crane/visa", "-c", '{"a": 1}']
+    with pytest.raises(InputError, match="neither a file nor a shipped config"):
+        resolve_configs(["--config", "crane/nope"])
 
 
 def test_an_unrelated_name_lists_all(shipped: Path) -> None:

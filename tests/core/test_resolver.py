@@ -23,9 +23,21 @@ def test_embedded_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: 
 def test_a_path_is_returned_and_a_missing_one_named(tmp_path: Path) -> None:
     assert resolve("crane", tmp_path) == tmp_path
     with pytest.raises(
-        WeightsUnavailableError, match=r"Checkpoint '.*/no' does not exist\. Pass --checkpoint embedded"
+        WeightsUnavailableError, match=r"Checkpoint '.*/no' does not exist\. The checkpoint can be embedded"
     ):
         resolve("crane", tmp_path / "no")
+
+
+def test_messages_speak_of_what_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsUnavailableError, match=r"Codec '.*/no' does not exist\. The codec can be embedded"
+    ) as no:
+        resolve("lina", tmp_path / "no", what="codec")
+    with pytest.raises(InputError, match="For example: --codec hf:owner/name@main"):
+        resolve("lina", "hf:owner", what="codec")
+    with pytest.raises(WeightsUnavailableError, match="local copy with --codec PATH") as unreachable:
+        resolve("lina", "hf:a/b", what="codec")
+    assert "--checkpoint" not in f"{no.value} {unreachable.value}"
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,10 @@ def test_other_options_are_refused_by_name(harness: Harness) -> None:
     with pytest.raises(InputError) as caught:
         harness.run(options=CountOptions(unit="words"), seed=3, overrides={"sigma": 2.0})
     text = str(caught.value)
-    assert "holds results of other options: seed was 0, is 3; unit was bytes, is words; sigma was unset, is 2.0" in text
+    assert (
+        "holds results of other options: seed was 0, is 3; unit was 'bytes', is 'words'; sigma was unset, is 2.0"
+        in text
+    )
     assert "--overwrite" in text
     assert (harness.output / "run.json").read_bytes() == before
 
@@ -282,7 +285,7 @@ def test_the_results_of_another_system_are_refused(harness: Harness) -> None:
     harness.run()
     run = json.loads((harness.output / "run.json").read_text())
     (harness.output / "run.json").write_text(json.dumps(run | {"system": "crash"}))
-    with pytest.raises(InputError, match="other options: system was crash, is count"):
+    with pytest.raises(InputError, match="other options: system was 'crash', is 'count'"):
         harness.run()
 
 

@@ -1,3 +1,6 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +9,7 @@ import torch
 
 from mmattn.core.checkpoint import load_checkpoint
 from mmattn.core.errors import CheckpointError, WeightsUnavailableError
-from mmattn.core.stored_model import StoredModel, cast_floating, load_stored, save_stored, split_part
+from mmattn.core.stored_model import StoredModel, cast_floating, check_sizes, load_stored, save_stored, split_part
 
 OWN = {"weight": torch.tensor([0.5, 0.25]), "partial": torch.tensor([3.0])}
 PART = {"weight": torch.tensor([2.0]), "count": torch.tensor([7])}
@@ -59,6 +62,42 @@ def test_a_config_of_something_else_is_refused_with_the_reason_and_the_hint(tmp_
     assert caught.value.hint == "Pass another."
     with pytest.raises(CheckpointError, match="is none of a risk model"):
         load(save(tmp_path / "text", {"depth": []}))  # a TypeError
+
+
+@dataclass
+class Sizes:
+    depth: int
+    rate: float = 1.0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Sizes:
+        return cls(**data)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"depth": "four"}, "depth is 'four', expected a whole number"),
+        ({"depth": 1, "rate": None}, "rate is None, expected a number"),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    folder = save(tmp_path / "m", config)
+    with pytest.raises(CheckpointError, match=message):
+        load_stored("crash", folder, Sizes.from_dict, prefix="part.", what="a risk model")
+    good = load_stored(
+        "crash", save(tmp_path / "good", {"depth": 3}), Sizes.from_dict, prefix="part.", what="a risk model"
+    )
+    assert good.config == Sizes(3)
+
+
+def test_sizes_beyond_every_tensor_are_refused() -> None:
+    tensors = {"a": torch.zeros(2, 5), "b": torch.zeros(())}
+    check_sizes({"dim": 5, "layers": 2}, tensors, what="The model")
+    with pytest.raises(CheckpointError, match="dim makes a size of 6, and no tensor in the file is longer than 5"):
+        check_sizes({"layers": 2, "dim": 6}, tensors, what="The model")
+    with pytest.raises(CheckpointError, match="longer than 0"):
+        check_sizes({"dim": 1}, {}, what="The model")
 
 
 def test_a_folder_that_is_not_there_or_of_another_system_is_refused(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 import threading
+import warnings
 
 import numpy as np
 import pytest
 
 from mmattn.viz.speech import log_mel, plot_speech
 
-pytest.importorskip("matplotlib", reason="speech is drawn with Matplotlib")
+pytest.importorskip("matplotlib", reason="labels are written in a font of Matplotlib's")
 
 TONE = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
 
 
-def picture(tokens: int = 8, frames: int = 50, **options: object) -> np.ndarray:
+def picture(tokens: int = 8, frames: int = 50, title: str = "") -> np.ndarray:
     weights = np.eye(tokens)[:, np.linspace(0, tokens - 1, frames).round().astype(int)]
     words = [f"w{i // 3}" for i in range(tokens)]
-    return plot_speech(TONE, 16_000, weights, list("\u0259" * tokens), words=words, frame_rate=50.0, **options)
+    return plot_speech(TONE, 16_000, weights, list("\u0259" * tokens), words=words, frame_rate=50.0, title=title)
 
 
 def bright(image: np.ndarray) -> np.ndarray:
@@ -54,6 +55,29 @@ def test_the_picture_grows_with_text_and_time_up_to_a_limit() -> None:
 
 def test_a_title_with_dollars_is_drawn_as_it_is() -> None:
     assert picture(title="costs $5 or $6").shape[0] == picture().shape[0] + 30
+
+
+def test_letters_the_font_lacks_are_question_marks() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = picture(title="one \u4f60\u597d, two \u6211")
+    assert np.array_equal(image, picture(title="one ?, two ?"))
+    assert not np.array_equal(image, picture(title="one \u043c, two ?"))  # Cyrillic it has
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 1.0, 7.0, 100.0])
+def test_every_length_has_a_time_axis(seconds: float) -> None:
+    samples = np.zeros(max(1, round(1000 * seconds)))
+    image = plot_speech(samples, 1000, np.ones((3, max(1, round(50 * seconds)))), list("abc"), frame_rate=50.0)
+    below = image[-40:-28]  # where the numbers of the ticks are
+    assert 2 <= np.count_nonzero(np.diff((below.min(axis=(0, 2)) < 128).astype(int)) == 1) <= 80
+
+
+def test_sound_ends_where_it_ends() -> None:
+    image = plot_speech(TONE[:8000], 16_000, np.ones((3, 50)), list("abc"), frame_rate=50.0)
+    row = image[30, 80:700].sum(axis=1)
+    assert (row[:200] < 700).all()
+    assert (row[-200:] == 765).all()
 
 
 def test_no_frames_leave_an_empty_panel() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.core.stored_model import load_stored, save_stored
+from mmattn.core.stored_model import check_sizes, load_stored, save_stored
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
 
@@ -47,9 +47,21 @@ class StoredLina:
         Raises:
             CheckpointError: If the tensors do not fit.
         """
-        model = LinaModel(config or self.config)
+        config = config or self.config
+        check_sizes(_sizes(config), self.tensors, what="The model")
+        model = LinaModel(config)
         model.load_tensors(self.tensors)
         return model
+
+
+def _sizes(config: LinaConfig) -> dict[str, int]:
+    names = ("dim", "num_codebooks", "codebook_size", "text_vocab", "text_layers", "num_layers")
+    return {
+        **{name: getattr(config, name) for name in names},
+        "position_dim": config.blind_dim if config.cross_attention == "blind" else 0,
+        "expand_k": int(config.dim * config.expand_k),
+        "expand_v": int(config.dim * config.expand_v),
+    }
 
 
 def load_lina(source: str | Path) -> StoredLina:

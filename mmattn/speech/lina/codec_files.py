@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import check_keys, load_checkpoint, save_checkpoint
+from mmattn.core.config_types import check_types
 from mmattn.core.errors import CheckpointError, WeightsUnavailableError
 from mmattn.core.resolver import resolve
+from mmattn.core.stored_model import check_sizes
 from mmattn.speech.lina.checkpoints import PREFIX
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_convert import read_wavtokenizer
@@ -30,6 +32,11 @@ from mmattn.speech.lina.codec_encodec import load_encodec
 from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer, WavTokenizerConfig
 
 __all__ = ["build_codec", "describe_codec", "load_codec", "save_codec"]
+
+_EMBEDDED_SIZES = ("num_mels", "num_bins", "dim", "hidden", "encoder_layers", "frame_layers", "half_layers",
+                   "codebooks", "codebook_size", "code_dim")  # fmt: skip
+_WAVTOKENIZER_SIZES = ("filters", "lstm_layers", "features", "codebook_size", "dim", "hidden", "num_layers")
+"""Fields that are lengths of the weights or numbers of layers."""
 
 BuiltCodec = TypeVar("BuiltCodec", EmbeddedCodec, WavTokenizer)
 
@@ -58,9 +65,15 @@ def build_codec(name: str, options: Mapping[str, Any], tensors: Mapping[str, Ten
         return read_wavtokenizer(options["checkpoint"])
     try:
         if name == "embedded":
-            return _filled(EmbeddedCodec(EmbeddedCodecConfig.from_dict(dict(options))), tensors)
+            check_types(EmbeddedCodecConfig, options)
+            sizes = EmbeddedCodecConfig.from_dict(dict(options))
+            _check_sizes(sizes, _EMBEDDED_SIZES, tensors)
+            return _filled(EmbeddedCodec(sizes), tensors)
         if name == "wavtokenizer":
-            return _filled(WavTokenizer(WavTokenizerConfig.from_dict(dict(options))), tensors)
+            check_types(WavTokenizerConfig, options)
+            wide = WavTokenizerConfig.from_dict(dict(options))
+            _check_sizes(wide, _WAVTOKENIZER_SIZES, tensors)
+            return _filled(WavTokenizer(wide), tensors)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"The options of the codec {name!r} do not fit: {error}") from error
     raise CheckpointError(f"There is no codec {name!r}.", "Expected embedded, wavtokenizer or encodec.")
@@ -81,7 +94,7 @@ def load_codec(source: str | Path) -> Codec:
         CheckpointError: If there is none in it.
         WeightsUnavailableError: If it is neither on disk nor reachable.
     """
-    tensors, config = load_checkpoint(resolve("lina", source), "lina")
+    tensors, config = load_checkpoint(resolve("lina", source, what="codec"), "lina")
     if "codec" not in config:
         raise CheckpointError(f"'{source}' names no codec.", "Pass a folder that a codec's training wrote.")
     own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
@@ -105,6 +118,13 @@ def save_codec(
     name, options = describe_codec(codec)
     tensors = {PREFIX + key: tensor.to(dtype or tensor.dtype) for key, tensor in codec.state_dict().items()}
     return save_checkpoint(folder, tensors, system="lina", config={"codec": name, "codec_options": options}, card=card)
+
+
+def _check_sizes(
+    config: EmbeddedCodecConfig | WavTokenizerConfig, names: tuple[str, ...], tensors: Mapping[str, Tensor]
+) -> None:
+    sizes = {name: int(getattr(config, name)) for name in names}
+    check_sizes({**sizes, "n_fft": config.n_fft // 2 + 1}, tensors, what="The stored codec")
 
 
 def _filled(codec: BuiltCodec, tensors: Mapping[str, Tensor]) -> BuiltCodec:

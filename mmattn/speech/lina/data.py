@@ -250,6 +250,8 @@ class LinaDataModule(BaseDataModule):
         splits: tuple[Split, ...] = ("train", "val")
         if self.root is None:
             return dict.fromkeys(splits)
+        # First of all: without data it does not matter whether there is a codec.
+        files = [file for file in self.utterances if file.split in splits]
         folder = Path(self.root)
         inside = folder if folder.is_dir() else folder.parent
         reader = TokenReader(
@@ -262,7 +264,7 @@ class LinaDataModule(BaseDataModule):
             max_frames=self.max_frames,
         )
         kept: dict[Split, list[Tokens]] = {split: [] for split in splits}
-        for item in reader.read([file for file in self.utterances if file.split in splits]):
+        for item in reader.read(files):
             kept[item[0].split].append(item)
         if self.joined:
             kept["train"] += reader.pairs(kept["train"], round(self.joined * len(kept["train"])), self.seed)

@@ -27,7 +27,7 @@ __all__ = ["SCALE", "InitialState", "blend"]
 SCALE = 0.02
 """Published factor of the states."""
 
-_NAME = re.compile(r"(layer\d+|alignment)(|_k|_v|_extra\d+)")
+_NAME = re.compile(r"(layer\d+|alignment)(?:_(k|v)|_extra(\d+))?")
 
 
 class InitialState(nn.Module):
@@ -39,19 +39,24 @@ class InitialState(nn.Module):
         scale: Factor of the products.
 
     Raises:
-        CheckpointError: If a name is unknown or half of a product is missing.
+        CheckpointError: If a name is unknown, or half of a product is missing or not as its other half.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, scale: float = SCALE) -> None:
         super().__init__()
         self.scale = scale
-        unknown = sorted(name for name in tensors if not _NAME.fullmatch(name))
-        if unknown:
-            raise CheckpointError(f"A voice has no tensor {unknown[0]!r}; this is none, or of a newer version.")
-        for name in tensors:
-            other = name[:-2] + {"_k": "_v", "_v": "_k"}.get(name[-2:], name[-2:])
+        for name, tensor in sorted(tensors.items()):
+            block, half, _ = _parts(name)
+            if not half:
+                continue
+            other = f"{block}_{'v' if half == 'k' else 'k'}"
             if other not in tensors:
                 raise CheckpointError(f"The voice has {name} but no {other}; its file is damaged.")
+            if tensor.ndim != 5 or tensor.shape[:3] != tensors[other].shape[:3]:
+                raise CheckpointError(
+                    f"The voice's {name} has shape {tuple(tensor.shape)} beside {other} of "
+                    f"{tuple(tensors[other].shape)}, expected (1, rank, heads, K, 1) and (1, rank, heads, 1, V)."
+                )
         self.tensors = nn.ParameterDict({name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()})
 
     @classmethod
@@ -117,24 +122,35 @@ class InitialState(nn.Module):
         Raises:
             CheckpointError: If the voice's shapes are not those of the model.
         """
-        names = [name for name, _ in _named(fresh, with_alignment=True)]
-        strange = sorted({str(name).partition("_")[0] for name in self.tensors} - set(names))
+        states = dict(_named(fresh, with_alignment=True))
+        strange = sorted({str(name).partition("_")[0] for name in self.tensors} - set(states))
         if strange:
             raise CheckpointError(f"The voice has a state of {strange[0]}, the model has {len(fresh.layers)} blocks.")
+        self._check_shapes(states)
         layers = tuple(self._started(f"layer{i}", layer) for i, layer in enumerate(fresh.layers))
         return DecoderState(layers, self._started("alignment", fresh.alignment), fresh.position)
 
+    def _check_shapes(self, states: Mapping[str, MixerState]) -> None:
+        for name, tensor in self.tensors.items():
+            block, half, extra = _parts(str(name))
+            state, rank = states[block], self.tensors[f"{block}_v"].shape[1:2] if half else ()
+            if extra is not None and extra + 1 >= len(state):
+                raise CheckpointError(f"The voice has a tensor {name}, and the model keeps nothing there.")
+            shape = (1, *rank, *state[0 if extra is None else extra + 1].shape[1:])
+            if half:
+                shape = (*shape[:-1], 1) if half == "k" else (*shape[:-2], 1, shape[-1])
+            if tuple(tensor.shape) != shape:
+                raise CheckpointError(
+                    f"The voice's tensor {name} has shape {tuple(tensor.shape)}, the model expects {shape}.",
+                    "The file is damaged, or the voice was made for another model: clone it again.",
+                )
+
     def _started(self, name: str, fresh: MixerState) -> MixerState:
         learned = [self.matrix(name), *(self._extra(name, i) for i in range(len(fresh) - 1))]
-        state = []
-        for tensor, start in zip(fresh, learned, strict=False):
-            if start is not None and start.shape[1:] != tensor.shape[1:]:
-                raise CheckpointError(
-                    f"The voice's state of {name} has shape {tuple(start.shape[1:])}, the model's is "
-                    f"{tuple(tensor.shape[1:])}; it was made for another model."
-                )
-            state.append(tensor if start is None else start.to(tensor.dtype).expand_as(tensor))
-        return tuple(state)
+        return tuple(
+            tensor if start is None else start.to(tensor.dtype).expand_as(tensor)
+            for tensor, start in zip(fresh, learned, strict=False)
+        )
 
     def _extra(self, name: str, index: int) -> Tensor | None:
         learned: Tensor | None = self.tensors.get(f"{name}_extra{index}")
@@ -163,6 +179,15 @@ def blend(voices: Sequence[InitialState], weights: Sequence[float]) -> InitialSt
             [weight * part.detach() for weight, part in zip(weights, parts, strict=True) if part is not None]
         ).sum(dim=0)
     return InitialState(mixed, scale=1.0)
+
+
+def _parts(name: str) -> tuple[str, str, int | None]:
+    """Returns the block that a tensor belongs to, which half of a product it is ("" for none), and its extra number."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise CheckpointError(f"A voice has no tensor {name!r}; this is none, or of a newer version.")
+    block, half, extra = match.groups()
+    return block, half or "", None if extra is None else int(extra)
 
 
 def _named(state: DecoderState, with_alignment: bool) -> list[tuple[str, MixerState]]:

@@ -53,6 +53,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         build_codec("embedded", options | {"codebooks": 2}, tensors)
     with pytest.raises(CheckpointError, match=r"1 missing \(decoder\.embed\.bias\)"):
         build_codec("embedded", options, {k: v for k, v in tensors.items() if k != "decoder.embed.bias"})
+    with pytest.raises(CheckpointError, match="codebooks is '4', expected a whole number"):
+        build_codec("embedded", options | {"codebooks": "4"}, tensors)
+    with pytest.raises(CheckpointError, match="hidden makes a size of 1000000000000"):
+        build_codec("embedded", options | {"hidden": 10**12}, tensors)
     save_checkpoint(tmp_path / "other", {}, system="lina", config={"dim": 3}, card="# None\n")
     with pytest.raises(CheckpointError, match="names no codec"):
         load_codec(tmp_path / "other")

@@ -134,3 +134,18 @@ def test_a_config_of_something_else_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"lina"', '"crash"'))
     with pytest.raises(CheckpointError, match="is a crash checkpoint"):
         load_lina(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_vocab": 10**12}, "text_vocab makes a size of 1000000000000"),
+        ({"num_layers": 10**9}, "num_layers makes a size of 1000000000"),
+        ({"expand_v": 1e9}, "expand_v makes a size of 16000000000"),
+    ],
+)
+def test_an_absurd_size_is_refused_before_memory_is_asked_for(changes: dict[str, Any], message: str) -> None:
+    model = tiny_model()
+    stored = StoredLina(replace(model.config, **changes), model.state_dict(), {})
+    with pytest.raises(CheckpointError, match=message):
+        stored.build()

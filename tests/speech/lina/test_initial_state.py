@@ -68,10 +68,32 @@ def test_voices_of_different_models_do_not_blend() -> None:
 
 def test_a_voice_of_other_sizes_is_refused() -> None:
     model = tiny_model()
-    with pytest.raises(CheckpointError, match=r"state of layer0 has shape \(2, 4, 16\), the model's is \(2, 4, 8\)"):
+    with pytest.raises(
+        CheckpointError, match=r"layer0_v has shape \(1, 1, 2, 1, 16\), the model expects \(1, 1, 2, 1, 8\)"
+    ):
         InitialState.draw(tiny_model(expand_v=2.0).initial_state(1))(model.initial_state(1))
     with pytest.raises(CheckpointError, match="state of layer4, the model has 4 blocks"):
         InitialState.draw(tiny_model(num_layers=3).initial_state(1))(model.initial_state(1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "shape", "message"),
+    [
+        ("layer0_k", (3, 3), r"layer0_k has shape \(3, 3\) beside layer0_v of \(1, 2, 2, 1, 8\)"),
+        ("layer0_k", (1, 2, 2, 3, 1), r"layer0_k has shape \(1, 2, 2, 3, 1\), the model expects \(1, 2, 2, 4, 1\)"),
+        ("layer1", (2, 4, 8), r"layer1 has shape \(2, 4, 8\), the model expects \(1, 2, 4, 8\)"),
+        ("layer1_extra0", (1, 2), r"layer1_extra0 has shape \(1, 2\), the model expects \(1, \d+"),
+        ("layer1_extra9", (1, 2), "layer1_extra9, and the model keeps nothing there"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_named_with_what_was_expected(
+    changed: str, shape: tuple[int, ...], message: str
+) -> None:
+    fresh = tiny_model().initial_state(1)
+    drawn = InitialState.draw(fresh, rank=2)
+    assert drawn(fresh).layers[0][0].shape == fresh.layers[0][0].shape
+    with pytest.raises(CheckpointError, match=message):
+        InitialState({**drawn.tensors, changed: torch.zeros(shape)})(fresh)
 
 
 def test_tensors_that_are_no_voice_are_refused() -> None:
