@@ -177,6 +177,10 @@ def _finished(spoken: Spoken, model: str) -> tuple[Any, ...]:
         gr.Warning(f"Left out, as nobody can say it: {' '.join(result.skipped)[:80]}")
     if not result.finished:
         gr.Warning("A sentence did not come to an end and was cut. Try another seed.")
+    # Those of a sentence that was cut follow from that.
+    others = sorted({problem for said in result.sentences if said.finished for problem in said.problems})
+    if others:
+        gr.Warning(f"Not all of it was read as written: {', '.join(others)}. Try another seed.")
     line = numbers_html(
         seconds=result.seconds,
         rtf=result.rtf,

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from mmattn.speech.lina.cloning import ENOUGH_SECONDS
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.ui.lina_notices import as_notices
 from mmattn.ui.lina_view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html, waiting_html
@@ -55,6 +56,9 @@ def clone_tab(predictors: Mapping[str, LinaPredictor], model: gr.Dropdown, voice
         predictor = predictors[chosen]
         with as_notices():
             shown = clone(predictor, kept, name=called, consent=statement, has_agreed=has_agreed, report=report)
+        seconds = sum(item.seconds for item in kept.recordings) if kept else 0.0
+        if seconds < ENOUGH_SECONDS:
+            gr.Warning(f"{seconds:.0f} s of speech are little; the voice may not sound alike. A minute is good.")
         return _with_voice(predictor, kept, shown, f"{shown} can speak now")
 
     def on_file(chosen: str, kept: Visit | None, file: str | None) -> tuple[Any, ...]:

@@ -20,9 +20,11 @@ from mmattn.core.errors import InputError
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.results import LinaResult
 
-__all__ = ["MAX_CHARACTERS", "Settings", "Spoken", "choose_seed", "speak", "to_wav"]
+__all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "Settings", "Spoken", "choose_seed", "speak", "to_wav"]
 
 MAX_CHARACTERS = 2000
+MAX_TOKENS = 4000
+"""Of all sentences: about five minutes of speech. A page of letters stays far below it, one of digits does not."""
 _FIRST_SECONDS, _NEXT_SECONDS = 0.25, 1.0
 _LARGEST_SEED = 2**31 - 1
 
@@ -74,7 +76,7 @@ def speak(
         settings: The visitor's.
 
     Raises:
-        InputError: If the text is empty, too long, or has nothing that can be spoken.
+        InputError: If the text is empty, too long in characters or as it is spoken, or has nothing that can be spoken.
         CheckpointError: If the voice is none of this model.
     """
     said = text.strip()
@@ -90,7 +92,14 @@ def speak(
     with closing(session):
         waiting: list[npt.NDArray[np.float32]] = []
         wanted = _FIRST_SECONDS
-        for part in (session.feed(said), session.flush()):
+        parts = (session.feed(said), session.flush())
+        if session.planned_tokens > MAX_TOKENS:
+            raise InputError(
+                f"Read out, the text has {session.planned_tokens} characters or sounds; this page takes up to "
+                f"{MAX_TOKENS}.",
+                "Numbers and addresses are long when they are spoken. Shorten it.",
+            )
+        for part in parts:
             for chunk in part:
                 waiting.append(chunk.samples)
                 if sum(map(len, waiting)) >= wanted * chunk.sample_rate:

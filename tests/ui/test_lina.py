@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmattn.media.errors import MediaError
 from mmattn.speech.lina import cloning
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.ui.hub import build_hub
-from mmattn.ui.lina import build_app, preselected
+from mmattn.ui.lina import _finished, build_app, preselected
 from mmattn.ui.lina_notices import as_notices
 from mmattn.ui.lina_speak import MAX_CHARACTERS, Settings, choose_seed, speak, to_wav
 from mmattn.ui.lina_view import SENTENCES, numbers_html, recordings_html
@@ -86,6 +87,24 @@ def test_a_seed_repeats_and_settings_reach_the_model(predictor: LinaPredictor):
     assert predictor.sampling.temperature == 1.0
 
 
+def test_words_that_were_left_out_are_told(predictor: LinaPredictor, monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", told.append)
+    _, spoken = said(predictor, "Hello \u732b there.")
+    (sentence,) = spoken.result.sentences
+    for finished, problems in ((True, ()), (True, ("skipped words",)), (False, ("did not stop", "skipped words"))):
+        sentences = (replace(sentence, finished=finished, problems=problems),)
+        _finished(replace(spoken, result=replace(spoken.result, sentences=sentences)), "tiny")
+    left_out = "Left out, as nobody can say it: \u732b"
+    assert told == [
+        left_out,
+        left_out,
+        "Not all of it was read as written: skipped words. Try another seed.",
+        left_out,
+        "A sentence did not come to an end and was cut. Try another seed.",
+    ]
+
+
 def test_files_of_a_forgotten_text_are_removed(predictor: LinaPredictor):
     _, spoken = said(predictor, "Hi.")
     folder = spoken.folder
@@ -103,6 +122,7 @@ def test_files_of_a_forgotten_text_are_removed(predictor: LinaPredictor):
         ("*** !!!", "nothing in this text that can be spoken"),
         ("こんにちは", "nothing in this text that can be spoken"),
         ("a" * (MAX_CHARACTERS + 1), "2001 characters"),
+        ("9" * MAX_CHARACTERS, "Read out, the text has 10080 characters or sounds; this page takes up to 4000"),
     ],
 )
 def test_a_text_that_cannot_be_spoken_is_a_notice(predictor: LinaPredictor, text: str, message: str):

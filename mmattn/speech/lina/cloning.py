@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,16 +17,27 @@ from mmattn.speech.lina.recordings import LEAST_SECONDS, Recording, prepare
 from mmattn.speech.lina.text_tokens import TextTokens, Tokenizer
 from mmattn.speech.lina.tuning import TuningOptions, TuningStep, tune
 from mmattn.speech.lina.voice import Voice
+from mmattn.speech.lina.watchdog import fits_text
 
-__all__ = ["Report", "check_consent", "clone_voice", "encode_recording", "read_utterances", "usual_tuning"]
+__all__ = [
+    "ENOUGH_SECONDS",
+    "Report",
+    "check_consent",
+    "clone_voice",
+    "encode_recording",
+    "read_utterances",
+    "usual_tuning",
+]
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int, float], None]
 """Called with the step, the number of steps, and the loss in nats per token."""
 
 _UPDATES = 200
 _BATCH = 4
-# Read speech lies within a factor of two of the usual seconds per token.
-_FASTEST, _SLOWEST = 0.2, 6.0
+ENOUGH_SECONDS = 10.0
+"""Speech below which a voice hardly becomes alike."""
 
 
 def usual_tuning(count: int) -> TuningOptions:
@@ -91,7 +103,7 @@ def clone_voice(
 def read_utterances(
     recordings: Sequence[Recording], codec: Codec, tokenizer: Tokenizer, *, seconds_per_token: float
 ) -> list[Utterance]:
-    """Returns recordings as codes and text tokens.
+    """Returns recordings as codes and text tokens; warns if they are shorter than ten seconds together.
 
     Args:
         recordings: With their texts.
@@ -110,9 +122,7 @@ def read_utterances(
     for recording in recordings:
         codes, tokens, seconds = encode_recording(recording, codec, tokenizer)
         total += seconds
-        pace = seconds / max(1, len(tokens.ids) - 2) / seconds_per_token
-        # Of a word or two the silence around it is the larger part.
-        if len(tokens.ids) > 10 and not _FASTEST < pace < _SLOWEST:
+        if not fits_text(len(tokens.ids) - 2, seconds, seconds_per_token):
             raise InputError(
                 f"The text of {recording.name} does not fit it: {seconds:.1f} s for {recording.text[:60]!r}.",
                 "Check that the text is what is said in this recording, and all of it.",
@@ -122,6 +132,12 @@ def read_utterances(
         raise InputError(
             f"The recordings hold {total:.2f} s of speech, too little to learn a voice from.",
             "A minute is good; ten seconds are the least that sounds alike.",
+        )
+    if total < ENOUGH_SECONDS:
+        logger.warning(
+            "The recordings hold %.1f s of speech; the voice may not sound alike. A minute is good, %g s the least.",
+            total,
+            ENOUGH_SECONDS,
         )
     return utterances
 

@@ -104,14 +104,25 @@ def _speak(request: InferRequest) -> int:
         _check_speaking(predictor, request.seed)
         return _Reader(predictor, request.seed)
 
-    return run_batch(
+    records: list[dict[str, Any]] = []
+
+    def finish(output: Path, finished: Sequence[dict[str, Any]]) -> None:
+        records.extend(finished)
+        _write_gallery(output, finished)
+
+    code = run_batch(
         replace(request, options=recorded_options(request.options)),
         suffixes=TEXT_SUFFIXES,
         items=_items(request),
         make_predictor=make_predictor,
         read=read_script,
-        finish=_write_gallery,
+        finish=finish,
     )
+    failing = sum(bool(record["problems"]) for record in records)
+    if failing:
+        # After the line that counts them as done.
+        print(f"{failing} of {len(records)} spoken with problems: see index.html", file=sys.stderr)
+    return code
 
 
 def _check_speaking(predictor: LinaPredictor, seed: int) -> None:
@@ -147,10 +158,22 @@ class _Reader:
         return self.predict_batch([item])[0]
 
     def predict_batch(self, items: Sequence[str]) -> list[LinaResult]:
-        """Speaks several texts at once."""
+        """Speaks several texts at once.
+
+        Raises:
+            InputError: If the model stopped one of them at once, in every attempt.
+        """
         from mmattn.speech.lina.predictor import LinaItem
 
-        return self._predictor.predict_batch([LinaItem(text=text, seed=self._seed) for text in items])
+        results = self._predictor.predict_batch([LinaItem(text=text, seed=self._seed) for text in items])
+        for result in results:
+            if result.is_nothing:
+                hint = "Try another --seed"
+                if self._predictor.options.prompt is not None:
+                    hint += ", or a --prompt whose --prompt-text is exactly what is said in it"
+                shown = _shortened(result.text, 40)
+                raise InputError(f"The model stopped after {result.seconds:.2f} s of '{shown}'.", f"{hint}.")
+        return results
 
 
 def _load(request: InferRequest, options: Any) -> LinaPredictor:

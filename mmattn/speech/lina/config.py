@@ -23,6 +23,8 @@ TokenizerName = Literal["characters", "gruut", "espeak", "bpe"]
 SPECIAL_TOKENS = 3
 """Ids before the first codec id: padding 0, start 1, end 2."""
 
+_LONGEST_PAUSE, _LONGEST_SENTENCE = 60.0, 600.0  # seconds
+
 _POSITIVE = ("dim", "num_codebooks", "codebook_size", "text_vocab", "text_layers", "text_heads", "num_layers",
              "num_heads", "cross_heads")  # fmt: skip
 
@@ -282,13 +284,19 @@ class LinaInferOptions:
         Raises:
             InputError: If a field is out of range or half of a prompt is missing; the message names it.
         """
+        for name in ("sentence_pause", "paragraph_pause", "part_pause"):
+            if not 0 <= getattr(self, name) <= _LONGEST_PAUSE:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 to {_LONGEST_PAUSE:g} seconds.")
+        if not 0 < self.max_seconds <= _LONGEST_SENTENCE:
+            raise InputError(
+                f"max_seconds is {self.max_seconds}, expected more than 0 and at most {_LONGEST_SENTENCE:g}."
+            )
         for name, least in (
-            ("candidates", 1), ("sentences_at_once", 1), ("retries", 0), ("sentence_pause", 0), ("paragraph_pause", 0),
-            ("part_pause", 0), ("max_characters", 20), ("guidance", 0),
+            ("candidates", 1), ("sentences_at_once", 1), ("retries", 0), ("max_characters", 20), ("guidance", 0),
         ):  # fmt: skip
             if getattr(self, name) is not None and not getattr(self, name) >= least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}.")
-        for name, above in (("max_seconds", 0.0), ("duration_ratio", 1.0), ("seconds_per_token", 0.0)):
+        for name, above in (("duration_ratio", 1.0), ("seconds_per_token", 0.0)):
             value = getattr(self, name)
             if value is not None and not value > above:
                 raise InputError(f"{name} is {value}, expected more than {above:g}.")

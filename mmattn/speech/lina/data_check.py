@@ -15,7 +15,9 @@ from mmattn.core.errors import describe
 from mmattn.media.audio import read_audio
 from mmattn.media.errors import MediaError
 from mmattn.speech.lina.layouts import SpeechFile, scan
+from mmattn.speech.lina.recordings import trim_silence
 from mmattn.speech.lina.text_normalise import spoken_form
+from mmattn.speech.lina.watchdog import SECONDS_PER_TOKEN, fits_text
 
 __all__ = ["Report", "check_dataset", "check_folder"]
 
@@ -100,7 +102,8 @@ def check_folder(path: str | Path, layout: str = "auto") -> Report:
     """Reads every file of a dataset and names all that is wrong with it.
 
     Texts that are missing, empty, or have nothing that can be spoken; recordings without a text, damaged, empty,
-    silent, clipped, shorter than 0.3 s or longer than 30 s; and a dataset without anything to train on.
+    silent, clipped, shorter than 0.3 s or longer than 30 s, too long or too short for their texts; and a dataset
+    without anything to train on.
 
     Args:
         path: The dataset's folder, or its manifest.
@@ -115,21 +118,22 @@ def check_folder(path: str | Path, layout: str = "auto") -> Report:
     for item in tqdm(found.utterances, desc="Checking", unit="utterance", file=sys.stderr, mininterval=1):
         report.utterances[item.split] += 1
         report.speakers.add(item.speaker)
-        _check_text(item, report)
-        _check_audio(item, report)
+        _check_audio(item, _check_text(item, report), report)
     if not report.utterances["train"]:
         report.problems.append("There is no utterance to train on.")
     return report
 
 
-def _check_text(item: SpeechFile, report: Report) -> None:
+def _check_text(item: SpeechFile, report: Report) -> str:
+    """Returns the text as it is spoken."""
     spoken, dropped = spoken_form(item.text)
     report.left_out.update(dropped)
     if not spoken:
         report.problems.append(f"{item.audio}: its text '{item.text[:40]}' has nothing that can be spoken.")
+    return spoken
 
 
-def _check_audio(item: SpeechFile, report: Report) -> None:
+def _check_audio(item: SpeechFile, spoken: str, report: Report) -> None:
     try:
         recording = read_audio(item.audio)
     except MediaError as error:
@@ -141,6 +145,13 @@ def _check_audio(item: SpeechFile, report: Report) -> None:
         report.problems.append(
             f"{item.audio} lasts {recording.seconds:.2f} s, expected {_SHORTEST:g} to {_LONGEST:g} s."
         )
+    else:
+        # What a clone refuses, too; of a length out of range enough has been said.
+        speech = len(trim_silence(recording.samples, recording.sample_rate)) / recording.sample_rate
+        if spoken and not fits_text(len(spoken), speech, SECONDS_PER_TOKEN["characters"]):
+            report.problems.append(
+                f"{item.audio} lasts {speech:.2f} s without silence, which does not fit its text {item.text[:40]!r}."
+            )
     clipped = _clipped(recording.samples)
     if clipped > _CLIPPED:
         report.problems.append(f"{item.audio} is clipped: {clipped:.1%} of its samples are at the limit.")

@@ -5,9 +5,9 @@ and at a line break unless the next line goes on in lower case. The points of ``
 end nothing. What is longer than allowed is cut at its last comma, else before a conjunction, else between words; what
 is only a little longer, near its middle, so that no single word is left.
 
-Every decision rests on what stands before it and on at most the next visible character, or for a sentence that is too
-long the next 24, so that :class:`SentenceReader` gives the same sentences however the text is cut into portions. Time
-is linear in the length of the text.
+Every decision rests on what stands before it and on at most the next visible character, after "U.S." the next word, or
+for a sentence that is too long the next 24 characters, so that :class:`SentenceReader` gives the same sentences however
+the text is cut into portions. Time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -38,6 +38,20 @@ _OPENING = "([\"'\u2018\u201c\u00ab"
 _TITLE = re.compile(r"mr|mrs|ms|mx|dr|prof|rev|hon|st|mt|capt|col|gen|lt|sgt|maj|messrs|mme|mlle|vs|cf|e\.g|i\.e|eg|ie")
 # A number follows these, or else the sentence ends.
 _NUMBERED = re.compile("no|nos|vol|fig|figs|eq|p|pp|ca|approx")
+# A name may follow these: "the U.S. Army". Only a word that begins many sentences and few names ends one here.
+_INITIALS = re.compile(r"(?:[A-Z]\.)+[A-Z]")
+_OPENERS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    a after all although an and are as at because before both but by can did do does each even every everybody everyone
+    few for from had has have he her here his how however i if in is it its later many meanwhile most my no nobody not
+    nothing now on once one or our she since so some soon that the their then there these they this those though today
+    under was we were what when where which while who why will with yes yet you your
+        """,
+    )
+)
+_WORD = re.compile(r"[A-Za-z]{0,10}")
 # Only a capital after these begins a sentence.
 _SHORTENED = re.compile(
     r"etc|inc|ltd|co|corp|dept|est|jr|sr|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|ave|blvd|rd|ft|oz|lb"
@@ -177,12 +191,17 @@ def _kind(text: str, start: int, found: re.Match[str], *, is_all: bool) -> Break
     if is_last:
         return "sentence" if is_all else None
     follower = text[following]
+    if wanted == "opener" and follower.isupper():
+        word = _WORD.match(text, following)
+        if word is None or (word.end() == len(text) and not is_all):
+            return None
+        return "sentence" if word[0].lower() in _OPENERS else "no"
     if wanted == "no digit":
         return "no" if follower.isdigit() else "sentence"
     return "no" if follower.islower() or (mark[0] == "." and follower.isdigit()) else "sentence"
 
 
-def _wanted(before: str, mark: str) -> Literal["any", "none", "no digit", "capital"]:
+def _wanted(before: str, mark: str) -> Literal["any", "none", "no digit", "capital", "opener"]:
     """Returns what has to follow a mark and its white space for the sentence to end there.
 
     Args:
@@ -201,6 +220,8 @@ def _wanted(before: str, mark: str) -> Literal["any", "none", "no digit", "capit
         return "none"
     if len(word) == 1 and word.isalpha() and word.isupper() and word != "I":
         return "none"
+    if _INITIALS.fullmatch(word):
+        return "opener"
     if _NUMBERED.fullmatch(low):
         return "no digit"
     return "capital" if _SHORTENED.fullmatch(low) else "any"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,6 +32,7 @@ from mmattn.speech.lina.sampling import SamplingOptions
 from mmattn.speech.lina.session import LinaSession
 from mmattn.speech.lina.speaking import Beginning, Speaker
 from mmattn.speech.lina.text import build_tokenizer
+from mmattn.speech.lina.text_normalise import check_text
 from mmattn.speech.lina.text_tokens import Tokenizer
 from mmattn.speech.lina.tuning import TuningOptions
 from mmattn.speech.lina.voice import Voice, fingerprint, load_voice
@@ -91,7 +93,11 @@ class LinaPredictor:
     ) -> None:
         self.options = options or LinaInferOptions()
         self.config, self.tokenizer, self.device, self.name = stored.config, tokenizer, device, name
-        if tokenizer.vocab_size > self.config.text_vocab:
+        # A file of pieces may have fewer than the model has room for; the tables belong to the code.
+        is_table = self.config.tokenizer != "bpe"
+        if tokenizer.vocab_size > self.config.text_vocab or (
+            is_table and tokenizer.vocab_size < self.config.text_vocab
+        ):
             raise CheckpointError(
                 f"The tokenizer '{self.config.tokenizer}' has {tokenizer.vocab_size} tokens, the model knows "
                 f"{self.config.text_vocab}; it was trained with another one."
@@ -198,7 +204,7 @@ class LinaPredictor:
             item: Text of any length, or an item with voice and seed.
 
         Raises:
-            InputError: If nothing in the text can be spoken, or the voice is unknown.
+            InputError: If an argument is of another type, nothing in the text can be spoken, or the voice is unknown.
             CheckpointError: If the voice is of another model, or the model's output is not finite.
         """
         return self.predict_batch([item])[0]
@@ -210,22 +216,21 @@ class LinaPredictor:
         Each is as if it had been alone, but for rounding.
 
         Args:
-            items: As for :meth:`predict`.
+            items: As for :meth:`predict`; a list, also of one.
 
         Raises:
             InputError: As :meth:`predict`, for the first item that cannot be spoken.
             CheckpointError: The same.
         """
         started = time.perf_counter()
-        given = [LinaItem(item) if isinstance(item, str) else item for item in items]
+        given = _items(items)
         planners = [self._planner() for _ in given]
         plans = [
             planner.whole(item.text, f"The text of '{item.name}'" if item.name else "The text")
             for planner, item in zip(planners, given, strict=True)
         ]
         begun = [self._begin(item.voice) for item in given]
-        seeds = [_checked_seed(item.seed) for item in given]
-        spoken = self._speaker.speak(plans, [beginning for beginning, _ in begun], seeds)
+        spoken = self._speaker.speak(plans, [beginning for beginning, _ in begun], [item.seed for item in given])
         narrated = [narrate(Narrator.of(self.codec, self.options), sentences) for sentences in spoken]
         work = time.perf_counter() - started
         total = sum(len(samples) for samples, _ in narrated)
@@ -262,13 +267,14 @@ class LinaPredictor:
                 f"candidates is {self.options.candidates}: what was sent of one cannot be exchanged for another.",
                 "Leave candidates at 1 to stream.",
             )
+        seed = _checked_seed(seed)
         beginning, name = self._begin(voice)
         return LinaSession(
             self._speaker,
             Narrator.of(self.codec, self.options),
             self._planner(),
             beginning,
-            seed=_checked_seed(seed),
+            seed=seed,
             frame_rate=self.frame_rate,
             facts=self._facts(name),
         )
@@ -314,6 +320,11 @@ class LinaPredictor:
 
     def _begin(self, choice: VoiceChoice | None) -> tuple[Beginning, str]:
         """Returns what an item is spoken from, and the name of its voice."""
+        if not isinstance(choice, str | Path | Voice | None):
+            raise InputError(
+                f"The voice is {choice!r:.60}, a {type(choice).__name__}.",
+                "Expected a name, the path of a file, or a Voice.",
+            )
         chosen = choice if choice is not None else self.options.voice
         prompt = self._read_prompt()
         if chosen is None and prompt is None:
@@ -347,10 +358,29 @@ class LinaPredictor:
         return {"voice": voice, "model": self.fingerprint, "format": self.options.format}
 
 
+def _items(items: Sequence[str | LinaItem]) -> list[LinaItem]:
+    """Returns texts as items, of which all are checked before the first is spoken."""
+    if isinstance(items, str | bytes | LinaItem) or not isinstance(items, Iterable):
+        raise InputError(
+            f"predict_batch was given {items!r:.60}, a {type(items).__name__}; expected a list of texts.",
+            "For one text: predict(text).",
+        )
+    given = []
+    for item in items:
+        if not isinstance(item, LinaItem):
+            check_text(item, "The item")
+            item = LinaItem(item)
+        check_text(item.text, f"The text of '{item.name}'" if item.name else "The text")
+        given.append(replace(item, seed=_checked_seed(item.seed)))
+    return given
+
+
 def _checked_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise InputError(f"The seed is {seed!r:.60}, a {type(seed).__name__}; expected a whole number, 0 or more.")
     if seed < 0:
         raise InputError(f"The seed is {seed}, expected 0 or more.")
-    return seed
+    return int(seed)
 
 
 def _overridden(options: LinaInferOptions, overrides: Mapping[str, Any]) -> LinaInferOptions:

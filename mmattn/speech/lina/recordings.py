@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from mmattn.core.errors import InputError
 from mmattn.media.audio import audio_seconds, loudness, read_audio, resample, to_mono
+from mmattn.speech.lina.text_normalise import check_text
 
-__all__ = ["LEAST_SECONDS", "MOST_SECONDS", "Recording", "prepare"]
+__all__ = ["LEAST_SECONDS", "MOST_SECONDS", "Recording", "prepare", "trim_silence"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -42,12 +43,28 @@ class Recording:
     """Someone saying something.
 
     Attributes:
-        audio: File, or samples (n,) or (n, channels) of any integer or float type with their rate in Hz.
+        audio: Path of a file, or samples (n,) or (n, channels) of any integer or float type with their rate in Hz.
         text: What is said.
     """
 
     audio: Path | tuple[npt.NDArray[np.generic], int]
     text: str
+
+    def __post_init__(self) -> None:
+        """Checks the types.
+
+        Raises:
+            InputError: If it is neither a path nor samples with their rate, or the text is no string.
+        """
+        if not isinstance(self.audio, Path) and not (
+            isinstance(self.audio, tuple) and len(self.audio) == 2 and isinstance(self.audio[0], np.ndarray)
+            and isinstance(self.audio[1], int | np.integer)
+        ):  # fmt: skip
+            raise InputError(
+                f"The recording is {self.audio!r:.60}, a {type(self.audio).__name__}.",
+                "Expected a Path of a file, or a pair of samples, a NumPy array, and their rate in Hz.",
+            )
+        check_text(self.text, "What is said in the recording")
 
     @property
     def name(self) -> str:
@@ -74,7 +91,7 @@ def prepare(recording: Recording, sample_rate: int) -> FloatArray:
               f" Hz; the voice may sound dull. Record at {sample_rate} Hz or more.")  # fmt: skip
     if _clipped_share(samples) > _CLIPPED_SHARE:
         _warn(f"{_capital(recording.name)} is clipped; the voice may sound harsh. Record it at a lower level.")
-    speech = _trim(samples - samples.mean(dtype=np.float64).astype(np.float32), rate)
+    speech = trim_silence(samples - samples.mean(dtype=np.float64).astype(np.float32), rate)
     level = loudness(speech, rate)
     # Clicks in near silence have a peak, but no loudness.
     gain = 10 ** ((_LOUDNESS - level) / 20) if np.isfinite(level) else 1.0
@@ -107,8 +124,8 @@ def _check_length(name: str, seconds: float) -> None:
         )
 
 
-def _trim(samples: FloatArray, rate: int) -> FloatArray:
-    """Cuts to a little before and after what is audible."""
+def trim_silence(samples: FloatArray, rate: int) -> FloatArray:
+    """Returns mono samples (n,), not all 0, cut to a little before and after what is audible."""
     size = max(1, round(_FRAME_SECONDS * rate))
     frames = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
     level = np.sqrt(np.square(frames, dtype=np.float64).mean(axis=1))

@@ -18,6 +18,7 @@ from mmattn.media.audio import SYNTHETIC_SPEECH, write_audio
 from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
 from mmattn.speech.lina.alignment_report import AlignmentReport
+from mmattn.speech.lina.watchdog import WORD_SECONDS
 
 __all__ = ["LinaResult", "LinaSentence"]
 
@@ -125,6 +126,12 @@ class LinaResult:
     def finished(self) -> bool:
         """Whether every sentence ended by itself."""
         return all(sentence.finished for sentence in self.sentences)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it ended by itself and cannot hold its words, whoever speaks: a click where a text should be."""
+        words = sum(max(sentence.words, default=-1) + 1 for sentence in self.sentences)
+        return self.finished and sum(sentence.seconds for sentence in self.sentences) < WORD_SECONDS * words
 
     def to_json(self) -> dict[str, Any]:
         """Returns all facts as plain JSON types."""

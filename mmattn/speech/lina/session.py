@@ -25,6 +25,7 @@ from mmattn.speech.lina.narration import Narrator
 from mmattn.speech.lina.planning import PlannedSentence, TextPlanner
 from mmattn.speech.lina.results import LinaResult, LinaSentence
 from mmattn.speech.lina.speaking import Beginning, Speaker
+from mmattn.speech.lina.text_normalise import check_text
 
 __all__ = ["AudioChunk", "LinaSession"]
 
@@ -79,6 +80,7 @@ class LinaSession:
     Attributes:
         sentences: Those that have been spoken.
         first_audio_seconds: Time from the first call that gave sound until the first chunk; None before.
+        planned_tokens: Text tokens of all complete sentences so far, spoken or not; the work grows with them.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class LinaSession:
     ) -> None:
         self.sentences: list[LinaSentence] = []
         self.first_audio_seconds: float | None = None
+        self.planned_tokens = 0
         self._speaker, self._narrator, self._planner, self._seed = speaker, narrator, planner, seed
         self._beginning = self._next_beginning = beginning
         self._frame_rate, self._sample_rate, self._facts = frame_rate, narrator.sample_rate, facts
@@ -126,9 +129,10 @@ class LinaSession:
             text: Of any length; words may be cut.
 
         Raises:
-            InputError: If the session is closed.
+            InputError: If it is no string, which leaves the session as it was, or the session is closed.
         """
         self._check_open()
+        check_text(text, "What was fed")
         self._texts.append(text)
         return self._chunks(time.perf_counter(), self._planner.push(text))
 
@@ -170,6 +174,7 @@ class LinaSession:
     def _chunks(self, called: float, sentences: list[PlannedSentence]) -> Iterator[AudioChunk]:
         # In the queue when feed is called, not when its first chunk is taken.
         self._queue.extend(sentences)
+        self.planned_tokens += sum(len(sentence.tokens.ids) for sentence in sentences)
 
         def chunks() -> Iterator[AudioChunk]:
             while self._is_open:

@@ -211,7 +211,8 @@ class Speaker:
         # The prompt's start stands for the sentence's own.
         alignment = np.concatenate([rows[:, :1], rows[:, 1 + before :]], axis=1)
         report = alignment_report(alignment, plan.tokens.words)
-        problems = self._watchdog.problems(len(plan.tokens.ids) - 2, frames, finished=finished, report=report)
+        tokens, words = len(plan.tokens.ids) - 2, plan.tokens.count_words()
+        problems = self._watchdog.problems(tokens, words, frames, finished=finished, report=report)
         state = speech.state if finished else None
         return SpokenSentence(plan, speech.codes[:, :frames], alignment, finished, report, problems, retries, state)
 
@@ -263,10 +264,18 @@ class Speaker:
         retries = len(job.tries) - self._options.candidates
         return retries >= self._retries or any(not attempt.problems for attempt in job.tries)
 
+    def _is_nothing(self, attempt: SpokenSentence) -> bool:
+        words, frames = attempt.plan.tokens.count_words(), attempt.codes.shape[1]
+        return attempt.finished and self._watchdog.is_nothing(words, frames)
+
     def _best(self, job: _Job) -> SpokenSentence:
-        """Returns the attempt with the fewest problems and the steadiest alignment; it says how many there were."""
-        fewest = min(len(attempt.problems) for attempt in job.tries)
-        good = [attempt for attempt in job.tries if len(attempt.problems) == fewest]
+        """Returns the attempt with the fewest problems and the steadiest alignment; it says how many there were.
+
+        One that ended at once is taken only if all did.
+        """
+        some = [attempt for attempt in job.tries if not self._is_nothing(attempt)] or job.tries
+        fewest = min(len(attempt.problems) for attempt in some)
+        good = [attempt for attempt in some if len(attempt.problems) == fewest]
         best = good[best_candidates([torch.from_numpy(attempt.alignment) for attempt in good])[0]]
         return replace(best, retries=max(attempt.retries for attempt in job.tries))
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from mmattn.core.errors import InputError
 from mmattn.speech.lina.text_numbers import MONTHS, speak_numbers
 from mmattn.speech.lina.text_roman import is_roman, read_roman_numerals
 
-__all__ = ["normalise", "spoken_form"]
+__all__ = ["check_text", "normalise", "spoken_form", "warn_of_dropped"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,21 @@ _UNSPEAKABLE = re.compile(r"[^A-Za-z\s',.?!;:-]")
 _SHOWN = 20
 
 
+def check_text(text: object, name: str) -> None:
+    """Checks that a text is one, before anything is done with it.
+
+    Args:
+        text: What was given.
+        name: Subject of the message.
+
+    Raises:
+        InputError: If it is no string.
+    """
+    if not isinstance(text, str):
+        hint = "Decode it first: text.decode()." if isinstance(text, bytes) else ""
+        raise InputError(f"{name} is {text!r:.60}, a {type(text).__name__}; expected a text, str.", hint)
+
+
 def normalise(text: str) -> str:
     """Returns the words a speaker would say, with the punctuation that shapes how; empty if there is nothing to say.
 
@@ -88,10 +104,15 @@ def normalise(text: str) -> str:
     'Doctor Lee paid three dollars fifty cents at the cafe, fifty percent of nasa and B B C!'
     """
     spoken, dropped = spoken_form(text)
+    warn_of_dropped(dropped)
+    return spoken
+
+
+def warn_of_dropped(dropped: Sequence[str]) -> None:
+    """Names what was left out of a text in one warning; none if nothing was."""
     if dropped:
         shown = " ".join(dropped[:_SHOWN]) + " ..." * (len(dropped) > _SHOWN)
         logger.warning("Left out what cannot be spoken as English: %s", shown)
-    return spoken
 
 
 def spoken_form(text: str) -> tuple[str, list[str]]:

@@ -31,6 +31,10 @@ class TextTokens(NamedTuple):
     symbols: list[str]
     words: list[int]
 
+    def count_words(self) -> int:
+        """Returns how many words there are."""
+        return max(self.words, default=-1) + 1
+
 
 class Tokenizer(Protocol):
     """Makes tokens of texts; ids are below ``vocab_size``."""

@@ -66,7 +66,7 @@ def vctk(root: Path) -> Path:
         speaker = name[:-4]
         if name != "p362_002":
             for microphone in ("mic1",) if speaker == "p280" else ("mic1", "mic2"):
-                record(root / "wav48_silence_trimmed" / speaker / f"{name}_{microphone}.flac")
+                record(root / "wav48_silence_trimmed" / speaker / f"{name}_{microphone}.flac", seconds=1.0)
         if speaker != "p315":
             (root / "txt" / speaker).mkdir(parents=True, exist_ok=True)
             (root / "txt" / speaker / f"{name}.txt").write_text(f"Sentence {name}.\n", encoding="utf-8")

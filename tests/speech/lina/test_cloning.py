@@ -9,7 +9,7 @@ import torch
 from mmattn.core.errors import InputError
 from mmattn.media.audio import read_audio, write_audio
 from mmattn.media.errors import MediaError
-from mmattn.speech.lina.cloning import usual_tuning
+from mmattn.speech.lina.cloning import read_utterances, usual_tuning
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor, Recording
 from mmattn.speech.lina.tuning import TuningOptions
 from mmattn.speech.lina.voice import load_voice, save_voice
@@ -48,6 +48,20 @@ def test_a_voice_is_learned_saved_and_spoken_with(predictor: LinaPredictor, tmp_
     spoken = predictor.predict(LinaItem("Hello.", voice=path))
     assert spoken.voice == "anna"
     assert np.array_equal(spoken.samples, predictor.predict(LinaItem("Hello.", voice=cloned)).samples)
+
+
+def test_seconds_that_are_too_few_to_sound_alike_are_told(
+    predictor: LinaPredictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(*items: Recording) -> None:
+        read_utterances(items, predictor.codec, predictor.tokenizer, seconds_per_token=0.06)
+
+    read(Recording((hum(2.0), RATE), "Hello there."))
+    (record,) = caplog.records
+    assert record.message.startswith("The recordings hold 2.0 s of speech; the voice may not sound alike.")
+    caplog.clear()
+    read(*[Recording((hum(2.5, seed=seed), RATE), "Hello there, my friend.") for seed in range(5)])
+    assert not caplog.records
 
 
 def test_files_and_samples_give_the_same_voice(predictor: LinaPredictor, tmp_path: Path) -> None:

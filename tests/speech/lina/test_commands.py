@@ -1,6 +1,7 @@
 """``mmattn infer lina`` from the command line to the files, with a model that says noise."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from mmattn.cli import main
 from mmattn.core.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment, write_audio
-from mmattn.speech.lina import cloning
+from mmattn.speech.lina import cloning, results
 from mmattn.speech.lina.clone_command import find_recordings
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.voice import load_voice, save_voice
@@ -40,6 +41,7 @@ def desk(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_recording(tmp_path / f"wavs/{number}.wav", text, 1.5)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cloning, "_UPDATES", 3)
+    monkeypatch.setattr(results, "WORD_SECONDS", 0.0)  # noise may end at once
     return tmp_path
 
 
@@ -84,6 +86,24 @@ def test_every_line_is_spoken_and_one_that_cannot_be_stops_no_other(desk: Path, 
     assert "1 done, 2 done before" in capsys.readouterr().err
     assert Path("out/script/0001.wav").stat().st_mtime_ns == stamp
     assert len(records("out/results.jsonl")) == 3
+
+
+def test_speech_with_problems_is_counted_on_the_last_line(desk: Path, capsys: pytest.CaptureFixture[str]):
+    Path("lines.txt").write_text("Hello there.\nIt goes on and on and on.\n")
+    assert infer("lines.txt", "--output", "out", "--max-seconds", "0.1") == 0
+    assert all("did not stop" in record["problems"] for record in records("out/results.jsonl"))
+    assert capsys.readouterr().err.endswith("\n2 of 2 spoken with problems: see index.html\n")
+
+
+def test_a_click_in_the_place_of_speech_fails(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(results.LinaResult, "is_nothing", True)
+    words = ["--prompt", "wavs/0.wav", "--prompt-text", "Hello there my friend."]
+    assert infer("--text", "The end.", "--output", "out", *words) == 1
+    (error,) = records("out/errors.jsonl")
+    assert re.fullmatch(r"The model stopped after 0\.\d\d s of 'The end\.'\.", error["error"])
+    assert "--prompt-text is exactly what is said" in capsys.readouterr().err
 
 
 def test_a_line_sounds_the_same_alone_and_in_a_batch(desk: Path):
@@ -142,7 +162,7 @@ def test_another_voice_under_the_same_name_counts_as_another_voice(desk: Path, c
     assert "1 done before" in capsys.readouterr().err
     shipped.state.tensors["layer0_k"].data += 1
     save_voice("anna.safetensors", shipped)
-    assert "voice was anna.safetensors (content " in told(capsys, "infer", "lina", *words, *QUICK)
+    assert "voice was 'anna.safetensors (content " in told(capsys, "infer", "lina", *words, *QUICK)
     assert infer(*words, "--overwrite") == 0
 
 
@@ -152,7 +172,7 @@ def test_another_prompt_under_the_same_name_counts_as_another_prompt(desk: Path,
     assert infer(*words) == 0
     assert "1 done before" in capsys.readouterr().err
     write_recording(Path("wavs/0.wav"), None, 1.6)
-    assert "prompt was 0.wav (content " in told(capsys, "infer", "lina", *words, *QUICK)
+    assert "prompt was '0.wav (content " in told(capsys, "infer", "lina", *words, *QUICK)
 
 
 @pytest.mark.parametrize("earlier", ["slt", "anna.safetensors"])
@@ -166,8 +186,8 @@ def test_an_output_of_another_voice_is_told_before_cloning(
     words = [*CLONE[2:], "--clone", "wavs", "--consent", CONSENT, "--text", "Hello.", "--output", "out"]
     for more in ([], ["--dry-run"]):
         err = told(capsys, "infer", "lina", *words, *QUICK[4:], *more)
-        assert f"voice was {earlier}" in err
-        assert "is anna.safetensors (not cloned yet)" in err
+        assert f"voice was '{earlier}" in err
+        assert "is 'anna.safetensors (not cloned yet)'" in err
 
 
 def test_an_output_that_is_no_folder_of_ours_is_told_before_cloning(

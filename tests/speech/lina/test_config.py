@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mmattn.core.errors import InputError
 from mmattn.speech.lina.config import LinaConfig, LinaInferOptions
 from tests.speech.lina.tiny import tiny_config
 
@@ -46,3 +47,17 @@ def test_derived_sizes() -> None:
 def test_the_defaults_of_a_run_are_the_published_ones() -> None:
     options = LinaInferOptions()
     assert (options.temperature, options.top_k, options.top_p, options.guidance) == (None,) * 4
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("sentence_pause", 1e9, "sentence_pause is 1000000000.0, expected 0 to 60 seconds"),
+    ("paragraph_pause", float("inf"), "paragraph_pause is inf, expected 0 to 60"),
+    ("part_pause", float("nan"), "part_pause is nan, expected 0 to 60"),
+    ("part_pause", -0.1, "part_pause is -0.1, expected 0 to 60"),
+    ("max_seconds", 601, "max_seconds is 601, expected more than 0 and at most 600"),
+    ("max_seconds", float("inf"), "max_seconds is inf, expected"),
+])  # fmt: skip
+def test_pauses_and_sentences_have_an_end(name: str, value: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LinaInferOptions(**{name: value})
+    LinaInferOptions(sentence_pause=60, paragraph_pause=60, part_pause=0, max_seconds=600)

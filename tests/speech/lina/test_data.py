@@ -170,6 +170,12 @@ def test_a_dataset_without_splits(tmp_path: Path, codec: str) -> None:
     assert sum(sizes) == 60
 
 
+def test_missing_data_are_told_before_a_missing_codec(tmp_path: Path) -> None:
+    data = LinaDataModule(root=str(tmp_path / "nowhere"), codec=str(tmp_path / "no_codec"))
+    with pytest.raises(InputError, match="nowhere"):
+        data.prepare_data()
+
+
 def test_nothing_configured_says_what_to_set(codec: str) -> None:
     data = LinaDataModule(codec=codec)
     assert data.speakers == []

@@ -36,6 +36,7 @@ def test_every_problem_is_named_with_its_file(tmp_path: Path) -> None:
     say(folder / "f.wav", "hello", loudness=1.3)
     say(folder / "g.wav", "hello").write_bytes(b"")
     say(folder / "h.wav", "hello 猫", rate=2000)
+    say(folder / "j.wav", "a word and " * 100, seconds=2.1)
     (folder / "i.txt").write_text("hello")
     report = check_folder(root)
     assert not report.ok
@@ -48,11 +49,12 @@ def test_every_problem_is_named_with_its_file(tmp_path: Path) -> None:
         "/e.wav is silent: nothing is louder than -70 dB of full scale.",
         "/f.wav is clipped: 40.0% of its samples are at the limit.",
         "/g.wav is empty (0 bytes).",
+        "/j.wav lasts 2.10 s without silence, which does not fit its text 'a word and a word and a word and a word '.",
     ]
     lines = report.lines()
-    assert "  sample rates: 1000 Hz (17), 2000 Hz (1)" in lines
+    assert "  sample rates: 1000 Hz (18), 2000 Hz (1)" in lines
     assert "  characters that are not spoken, and the texts with them: 猫 (1)" in lines
-    assert lines[-1] == "8 problems"
+    assert lines[-1] == "9 problems"
 
 
 def test_the_layout_may_be_named(tmp_path: Path) -> None:

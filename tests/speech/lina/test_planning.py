@@ -21,12 +21,45 @@ def test_the_widest_break_around_something_left_out_remains() -> None:
     assert plan("***\n\nOne. Two; three.") == [(0, "One.", "start"), (1, "Two;", "sentence"), (2, "three.", "part")]
 
 
-def test_a_sentence_of_too_many_tokens_is_spoken_in_parts() -> None:
+def test_numbers_and_addresses_are_spoken_in_parts_as_long_as_other_sentences() -> None:
+    text = "It costs $1,234,567.89, which is 12,345,678 more than it was. "
+    text += "See www.example.com/some-page_with/a-second-name.html."
+    planned = TextPlanner(CharacterTokenizer(), 80).whole(text)
+    assert [p.text for p in planned] == [
+        "It costs one million two hundred and thirty four thousand",
+        "five hundred and sixty seven dollars eighty nine cents,",
+        "which is twelve million three hundred and forty five",
+        "thousand six hundred and seventy eight more than it was.",
+        "See W W W dot example dot com slash some dash page",
+        "underscore with slash a dash second dash name dot html.",
+    ]
+    assert [p.after for p in planned] == ["start", "part", "part", "part", "sentence", "part"]
+    assert [p.place for p in planned] == list(range(6))
+
+
+def test_a_row_of_digits_is_cut_between_words() -> None:
     planned = TextPlanner(CharacterTokenizer(), 200).whole("Hi. " + "9" * 195 + " End.")
-    assert all(len(p.tokens.ids) <= MAX_TOKENS for p in planned)
-    assert "".join(p.text for p in planned).replace(" ", "") == "Hi." + "9" * 195 + "End."
+    assert max(len(p.tokens.ids) for p in planned) <= 250
+    assert " ".join(p.text for p in planned) == "Hi. " + "nine " * 195 + "End."
     assert [p.after for p in planned] == ["start", "sentence", *["part"] * (len(planned) - 2)]
-    assert [p.place for p in planned] == list(range(len(planned)))
+
+
+def test_a_word_is_cut_only_where_the_model_cannot_take_it() -> None:
+    assert plan("a" * 199 + ".")[0][1] == "a" * 199 + "."
+    planned = TextPlanner(CharacterTokenizer(), 2000).whole("a" * 1500)
+    assert [len(p.text) for p in planned] == [750, 750]
+    assert MAX_TOKENS == 800
+
+
+def test_what_is_left_out_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    planner = TextPlanner(CharacterTokenizer(), 200)
+    planned = planner.whole("Hello \u732b world. A \u732b and a \u72ac. ***")
+    assert [p.text for p in planned] == ["Hello \u732b world.", "A \u732b and a \u72ac."]
+    assert "".join(planned[0].tokens.symbols) == "^hello world.$"
+    assert planner.skipped == ["\u732b", "\u72ac", "***"]
+    assert [record.message for record in caplog.records] == [
+        "Left out what cannot be spoken as English: \u732b \u72ac ***"
+    ]
 
 
 def test_nothing_to_speak_is_an_error_that_shows_the_text() -> None:

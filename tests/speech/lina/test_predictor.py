@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_a_hundred_thousand_characters_are_spoken(folder: Path) -> None:
 def test_a_number_without_end_is_spoken_in_parts(folder: Path) -> None:
     result = load(folder, max_seconds=0.03).predict("7" * 190)
     assert max(len(sentence.symbols) for sentence in result.sentences) <= 800
-    assert "".join(sentence.text for sentence in result.sentences) == "7" * 190
+    assert " ".join(sentence.text for sentence in result.sentences) == " ".join(["seven"] * 190)
 
 
 def test_a_voice_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -211,8 +212,9 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, part: str) -> 
 
 
 def test_a_text_front_end_of_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has 38 tokens, the model knows 20"):
-        load(save(tmp_path / "vocab", stored(text_vocab=20)))
+    for vocab in (20, 77):
+        with pytest.raises(CheckpointError, match=f"has 38 tokens, the model knows {vocab}"):
+            load(save(tmp_path / str(vocab), stored(text_vocab=vocab)))
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -234,6 +236,41 @@ def test_other_misuse_is_an_error(folder: Path, tmp_path: Path) -> None:
         load(folder, guidance=2.0).predict("Hello.")
     with pytest.raises(WeightsUnavailableError, match="does not exist"):
         load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("item", "message"), [
+    (None, "The item is None, a NoneType; expected a text"),
+    (5, "The item is 5, a int; expected a text"),
+    (b"hi", r"The item is b'hi', a bytes; expected a text"),
+    (LinaItem(None), "The text is None"),
+    (LinaItem(3, name="line 2"), "The text of 'line 2' is 3"),
+    (LinaItem("Hi.", seed=1.5), "The seed is 1.5, a float; expected a whole number"),
+    (LinaItem("Hi.", seed="a"), "The seed is 'a', a str"),
+    (LinaItem("Hi.", seed=True), "The seed is True, a bool"),
+    (LinaItem("Hi.", voice=5), "The voice is 5, a int"),
+])  # fmt: skip
+def test_what_is_no_item_is_refused(folder: Path, item: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(folder).predict(item)
+
+
+@pytest.mark.parametrize("items", ["Hi", b"Hi", 5, None, LinaItem("Hi")])
+def test_what_is_no_list_of_items_is_refused(folder: Path, items: Any) -> None:
+    with pytest.raises(InputError, match="expected a list of texts"):
+        load(folder).predict_batch(items)
+
+
+def test_a_seed_may_be_numpys(folder: Path) -> None:
+    result = load(folder).predict(LinaItem("Hi.", seed=np.int64(3)))
+    assert json.loads(json.dumps(result.to_json()))["seed"] == 3
+
+
+def test_a_session_refuses_the_same(folder: Path) -> None:
+    predictor = load(folder)
+    with pytest.raises(InputError, match=r"seed is 1\.5"):
+        predictor.open_session(seed=1.5)
+    with pytest.raises(InputError, match="voice is 5"):
+        predictor.open_session(5)
 
 
 def test_the_options_given_are_not_changed(folder: Path) -> None:

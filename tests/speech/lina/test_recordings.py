@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +89,14 @@ def test_files_that_cannot_be_read_are_errors(tmp_path: Path) -> None:
     for name in ("corrupt.wav", "missing.wav"):
         with pytest.raises(MediaError, match=re.escape(name)):
             prepare(Recording(tmp_path / name, "x"), RATE)
+
+
+@pytest.mark.parametrize(("audio", "text", "message"), [
+    (None, "x", "The recording is None, a NoneType"),
+    ("a.wav", "x", "The recording is 'a.wav', a str"),
+    ((np.zeros(9), "8000"), "x", "a tuple"),
+    ((np.zeros(9), 8000), None, "What is said in the recording is None"),
+])  # fmt: skip
+def test_what_is_no_recording_is_refused_at_once(audio: Any, text: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recording(audio, text)

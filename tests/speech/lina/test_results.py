@@ -55,6 +55,14 @@ def test_the_json_tells_everything_in_plain_types() -> None:
     }  # fmt: skip
 
 
+def test_what_cannot_hold_its_words_is_nothing() -> None:
+    # Four words, which need 0.4 s.
+    assert result(sentence(seconds=0.1), sentence(0.2, seconds=0.29)).is_nothing
+    assert not result(sentence(seconds=0.1), sentence(0.2, seconds=0.31)).is_nothing
+    # That it was cut is told otherwise.
+    assert not result(sentence(seconds=0.1, finished=False)).is_nothing
+
+
 def test_words_are_spelled_by_their_symbols() -> None:
     assert sentence().spelled_words() == ["", "hi", "hi", "ju", "ju", ""]
 

@@ -154,6 +154,18 @@ def test_a_closed_session_speaks_no_more_but_keeps_its_result(folder: Path) -> N
             call()
 
 
+def test_what_is_no_text_leaves_the_session_as_it_was(folder: Path) -> None:
+    session = load(folder).open_session()
+    chunks = [*session.feed("One. Tw")]
+    for wrong in (None, 5, b"o"):
+        with pytest.raises(InputError, match=r"What was fed is .*; expected a text"):
+            session.feed(wrong)
+    chunks += [*session.feed("o."), *session.flush()]
+    assert session.result().text == "One. Two."
+    assert [sentence.text for sentence in session.sentences] == ["One.", "Two."]
+    assert session.planned_tokens == 6 + 6
+
+
 def test_sessions_do_not_disturb_each_other(folder: Path) -> None:
     predictor = load(folder)
     sessions = [predictor.open_session(seed=seed) for seed in (0, 1)]

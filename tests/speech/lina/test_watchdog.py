@@ -27,17 +27,19 @@ def test_the_tokenizer_says_what_is_expected_unless_the_run_does() -> None:
 def test_one_head_of_several_says_nothing_about_words() -> None:
     watchdog = Watchdog.of(LinaInferOptions(), tiny_config(cross_attention="plain"), 50.0)
     lost = AlignmentReport(0.5, 0.5, (0,), (1,), False)
-    assert watchdog.problems(10, 50, finished=True, report=lost) == ()
+    assert watchdog.problems(10, 2, 50, finished=True, report=lost) == ()
 
 
 def test_each_problem_is_named() -> None:
     def problems(frames: int = 50, tokens: int = 10, finished: bool = True, **report: object) -> tuple[str, ...]:
         fields = {**vars(FAITHFUL), **report}
-        return DOG.problems(tokens, frames, finished=finished, report=AlignmentReport(**fields))
+        return DOG.problems(tokens, 2, frames, finished=finished, report=AlignmentReport(**fields))
 
     assert problems() == ()
     assert problems(finished=False) == ("did not stop",)
     assert problems(frames=24) == ("too short",)
-    assert problems(frames=1, tokens=3) == ()
+    assert problems(frames=10, tokens=3) == ()
+    assert problems(frames=9, tokens=3) == ("too short",)
+    assert problems(frames=9, tokens=3, finished=False) == ("did not stop",)
     assert problems(reached_end=False) == ("did not reach the end",)
     assert problems(skipped=(2,), repeated=(1,)) == ("skipped words", "repeated words")
