@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,6 +23,7 @@ from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, encod
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_choice import check_finite, fitting_codec
 from mmattn.speech.lina.config import LinaInferOptions
+from mmattn.speech.lina.items import LinaItem, VoiceChoice, as_items, checked_seed
 from mmattn.speech.lina.narration import Narrator, narrate
 from mmattn.speech.lina.planning import TextPlanner
 from mmattn.speech.lina.recordings import LEAST_SECONDS, Recording
@@ -32,7 +32,6 @@ from mmattn.speech.lina.sampling import SamplingOptions
 from mmattn.speech.lina.session import LinaSession
 from mmattn.speech.lina.speaking import Beginning, Speaker
 from mmattn.speech.lina.text import build_tokenizer
-from mmattn.speech.lina.text_normalise import check_text
 from mmattn.speech.lina.text_tokens import Tokenizer
 from mmattn.speech.lina.tuning import TuningOptions
 from mmattn.speech.lina.voice import Voice, fingerprint, load_voice
@@ -40,26 +39,6 @@ from mmattn.speech.lina.voices import find_voices, locate_voice
 from mmattn.speech.lina.watchdog import Watchdog
 
 __all__ = ["LinaItem", "LinaPredictor", "Recording", "VoiceChoice"]
-
-VoiceChoice: TypeAlias = str | Path | Voice
-"""Name of a shipped voice, path of a voice file, or a voice."""
-
-
-@dataclass(frozen=True)
-class LinaItem:
-    """A text to speak.
-
-    Attributes:
-        text: Of any length.
-        voice: Who speaks; None as the run's options say.
-        seed: Of the random numbers, at least 0.
-        name: What it is called in messages.
-    """
-
-    text: str
-    voice: VoiceChoice | None = None
-    seed: int = 0
-    name: str = ""
 
 
 class LinaPredictor:
@@ -223,7 +202,7 @@ class LinaPredictor:
             CheckpointError: The same.
         """
         started = time.perf_counter()
-        given = _items(items)
+        given = as_items(items)
         planners = [self._planner() for _ in given]
         plans = [
             planner.whole(item.text, f"The text of '{item.name}'" if item.name else "The text")
@@ -267,7 +246,7 @@ class LinaPredictor:
                 f"candidates is {self.options.candidates}: what was sent of one cannot be exchanged for another.",
                 "Leave candidates at 1 to stream.",
             )
-        seed = _checked_seed(seed)
+        seed = checked_seed(seed)
         beginning, name = self._begin(voice)
         return LinaSession(
             self._speaker,
@@ -356,31 +335,6 @@ class LinaPredictor:
 
     def _facts(self, voice: str) -> dict[str, Any]:
         return {"voice": voice, "model": self.fingerprint, "format": self.options.format}
-
-
-def _items(items: Sequence[str | LinaItem]) -> list[LinaItem]:
-    """Returns texts as items, of which all are checked before the first is spoken."""
-    if isinstance(items, str | bytes | LinaItem) or not isinstance(items, Iterable):
-        raise InputError(
-            f"predict_batch was given {items!r:.60}, a {type(items).__name__}; expected a list of texts.",
-            "For one text: predict(text).",
-        )
-    given = []
-    for item in items:
-        if not isinstance(item, LinaItem):
-            check_text(item, "The item")
-            item = LinaItem(item)
-        check_text(item.text, f"The text of '{item.name}'" if item.name else "The text")
-        given.append(replace(item, seed=_checked_seed(item.seed)))
-    return given
-
-
-def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise InputError(f"The seed is {seed!r:.60}, a {type(seed).__name__}; expected a whole number, 0 or more.")
-    if seed < 0:
-        raise InputError(f"The seed is {seed}, expected 0 or more.")
-    return int(seed)
 
 
 def _overridden(options: LinaInferOptions, overrides: Mapping[str, Any]) -> LinaInferOptions:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mmattn.cli import main
 from mmattn.core.errors import InputError
@@ -104,6 +105,22 @@ def test_a_click_in_the_place_of_speech_fails(
     (error,) = records("out/errors.jsonl")
     assert re.fullmatch(r"The model stopped after 0\.\d\d s of 'The end\.'\.", error["error"])
     assert "--prompt-text is exactly what is said" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("named", "expected"), [(None, 1), ("2", 2)])
+def test_a_small_model_takes_one_thread_unless_told(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, expected: int
+):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", named)
+    try:
+        torch.set_num_threads(2)
+        assert infer("--text", "Hello there.", "--output", "out") == 0
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_line_sounds_the_same_alone_and_in_a_batch(desk: Path):
