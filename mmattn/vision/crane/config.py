@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from mmattn.core.config_types import check_types
+
 __all__ = ["RECIPES", "ClipArchitecture", "CraneConfig", "CraneInferOptions"]
 
 AttentionType = Literal["vv", "kk", "qq", "qq+kk", "qq+kk+vv", "(q+k+v)^2", "none"]
@@ -160,8 +162,9 @@ class CraneConfig:
         """Builds the config from :meth:`to_dict`'s result or from parsed JSON.
 
         Raises:
-            ValueError: If a key is not a field of this class; the message names it.
+            ValueError: If a key is not a field of this class or a value is of another type; the message names it.
         """
+        check_types(cls, data)
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
