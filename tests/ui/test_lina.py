@@ -21,7 +21,7 @@ from mmattn.ui.hub import build_hub
 from mmattn.ui.lina import _finished, build_app, preselected
 from mmattn.ui.lina_notices import as_notices
 from mmattn.ui.lina_speak import MAX_CHARACTERS, Settings, choose_seed, speak, to_wav
-from mmattn.ui.lina_view import SENTENCES, numbers_html, recordings_html
+from mmattn.ui.lina_view import SENTENCES, model_line, numbers_html, recordings_html
 from mmattn.ui.lina_voices import OWN_VOICE, Visit, clone, voice_choices, voice_of
 from tests.speech.lina.tiny_folder import write_model, write_recording
 
@@ -305,3 +305,8 @@ def test_the_hub_shows_it(predictor: LinaPredictor):
     labels = [getattr(block, "label", None) for block in hub.blocks.values()]
     assert "Lina" in labels
     assert "Clone a voice" in labels
+
+
+def test_a_model_is_described_in_words():
+    line = model_line("mine", parameters=3_600_000, sample_rate=16_000, tokenizer="gruut")
+    assert line == "**mine**: 3.6 million parameters, text as phonemes (gruut), sound at 16 kHz."
