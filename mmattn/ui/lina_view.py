@@ -93,7 +93,8 @@ _READ_AS = {"gruut": "phonemes (gruut)", "espeak": "phonemes (espeak-ng)", "bpe"
 def model_line(name: str, *, parameters: int, sample_rate: int, tokenizer: str) -> str:
     """Returns the line that says which model is loaded."""
     millions = f"{parameters / 1e6:.1f} million" if parameters >= 1e5 else f"{parameters:,}"
-    return f"**{name}**: {millions} parameters, text as {_READ_AS.get(tokenizer, tokenizer)}, sound at {sample_rate / 1000:g} kHz."
+    read_as = _READ_AS.get(tokenizer, tokenizer)
+    return f"**{name}**: {millions} parameters, text as {read_as}, sound at {sample_rate / 1000:g} kHz."
 
 
 def numbers_html(*, seconds: float, rtf: float, first_audio: float | None, seed: int, voice: str, model: str) -> str:
