@@ -18,24 +18,25 @@ from torch import nn
 
 from mmattn.core.device import resolve_device
 from mmattn.core.errors import CheckpointError, InputError
+from mmattn.speech.lina.beginnings import Beginnings
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina
-from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, encode_recording, read_utterances
+from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, read_utterances
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_choice import check_finite, fitting_codec
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.items import LinaItem, VoiceChoice, as_items, checked_seed
 from mmattn.speech.lina.narration import Narrator, narrate
 from mmattn.speech.lina.planning import TextPlanner
-from mmattn.speech.lina.recordings import LEAST_SECONDS, Recording
+from mmattn.speech.lina.recordings import Recording
 from mmattn.speech.lina.results import LinaResult
 from mmattn.speech.lina.sampling import SamplingOptions
 from mmattn.speech.lina.session import LinaSession
-from mmattn.speech.lina.speaking import Beginning, Speaker
+from mmattn.speech.lina.speaking import Speaker
 from mmattn.speech.lina.text import build_tokenizer
 from mmattn.speech.lina.text_tokens import Tokenizer
 from mmattn.speech.lina.tuning import TuningOptions
-from mmattn.speech.lina.voice import Voice, fingerprint, load_voice
-from mmattn.speech.lina.voices import find_voices, locate_voice
+from mmattn.speech.lina.voice import Voice, fingerprint
+from mmattn.speech.lina.voices import find_voices
 from mmattn.speech.lina.watchdog import Watchdog
 
 __all__ = ["LinaItem", "LinaPredictor", "Recording", "VoiceChoice"]
@@ -91,7 +92,7 @@ class LinaPredictor:
         self.codec = codec
         self.watchdog = Watchdog.of(self.options, self.config, self.frame_rate)
         self._speaker = Speaker(self.model, self.watchdog, self.options)
-        self._prompt: Beginning | None = None
+        self._beginnings = self._begin_by(self.options)
 
     @classmethod
     def from_pretrained(
@@ -153,7 +154,7 @@ class LinaPredictor:
             InputError: If it is neither.
             CheckpointError: If the file is damaged or was made for another model.
         """
-        return load_voice(locate_voice(voice, self.voices), self.fingerprint)
+        return self._beginnings.load_voice(voice)
 
     def with_options(self, **changes: Any) -> LinaPredictor:
         """Returns a predictor that shares model and codec and makes other choices.
@@ -173,7 +174,7 @@ class LinaPredictor:
         other.options = options
         other.watchdog = Watchdog.of(other.options, self.config, self.frame_rate)
         other._speaker = Speaker(self.model, other.watchdog, other.options)
-        other._prompt = None
+        other._beginnings = self._begin_by(options)
         return other
 
     def predict(self, item: str | LinaItem) -> LinaResult:
@@ -208,7 +209,7 @@ class LinaPredictor:
             planner.whole(item.text, f"The text of '{item.name}'" if item.name else "The text")
             for planner, item in zip(planners, given, strict=True)
         ]
-        begun = [self._begin(item.voice) for item in given]
+        begun = [self._beginnings.begin(item.voice) for item in given]
         spoken = self._speaker.speak(plans, [beginning for beginning, _ in begun], [item.seed for item in given])
         narrated = [narrate(Narrator.of(self.codec, self.options), sentences) for sentences in spoken]
         work = time.perf_counter() - started
@@ -247,7 +248,7 @@ class LinaPredictor:
                 "Leave candidates at 1 to stream.",
             )
         seed = checked_seed(seed)
-        beginning, name = self._begin(voice)
+        beginning, name = self._beginnings.begin(voice)
         return LinaSession(
             self._speaker,
             Narrator.of(self.codec, self.options),
@@ -294,44 +295,19 @@ class LinaPredictor:
             report=report,
         )
 
+    def _begin_by(self, options: LinaInferOptions) -> Beginnings:
+        return Beginnings(
+            self.model,
+            self.codec,
+            self.tokenizer,
+            voices=self.voices,
+            default=self.default_voice,
+            fingerprint=self.fingerprint,
+            options=options,
+        )
+
     def _planner(self) -> TextPlanner:
         return TextPlanner(self.tokenizer, self._speaker.max_characters)
-
-    def _begin(self, choice: VoiceChoice | None) -> tuple[Beginning, str]:
-        """Returns what an item is spoken from, and the name of its voice."""
-        if not isinstance(choice, str | Path | Voice | None):
-            raise InputError(
-                f"The voice is {choice!r:.60}, a {type(choice).__name__}.",
-                "Expected a name, the path of a file, or a Voice.",
-            )
-        chosen = choice if choice is not None else self.options.voice
-        prompt = self._read_prompt()
-        if chosen is None and prompt is None:
-            chosen = self.default_voice
-        beginning = prompt or Beginning()
-        if chosen is None:
-            return beginning, ""
-        voice = chosen if isinstance(chosen, Voice) else self.load_voice(chosen)
-        if voice.model != self.fingerprint:
-            raise CheckpointError(
-                f"Voice '{voice.name}' was made for model {voice.model or 'unknown'}; this is {self.fingerprint}.",
-                "Clone the voice with this model.",
-            )
-        state = voice.state.to(self.device)(self.model.initial_state(1))
-        return replace(beginning, state=state), voice.name
-
-    def _read_prompt(self) -> Beginning | None:
-        """Returns the recording to continue, which is encoded once."""
-        if self._prompt is None and self.options.prompt is not None and self.options.prompt_text is not None:
-            recording = Recording(Path(self.options.prompt).expanduser(), self.options.prompt_text)
-            codes, tokens, seconds = encode_recording(recording, self.codec, self.tokenizer)
-            if seconds < LEAST_SECONDS:
-                raise InputError(
-                    f"{recording.name} holds {seconds:.2f} s of speech, too little to go on from.",
-                    "Three to ten seconds are good.",
-                )
-            self._prompt = Beginning(None, codes, tokens)
-        return self._prompt
 
     def _facts(self, voice: str) -> dict[str, Any]:
         return {"voice": voice, "model": self.fingerprint, "format": self.options.format}
