@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmattn.media.audio import is_audio
+from mmattn.speech.lina.layout_roots import (
+    MLS_PARTS,
+    SUBSET,
+    VCTK_AUDIO,
+    VCTK_TEXTS,
+    is_mls_part,
+    libritts_root,
+    mls_root,
+    vctk_root,
+)
 
-__all__ = ["MANIFEST", "READERS", "SpeechFile", "Split", "find_layouts", "mls_root", "vctk_root"]
+__all__ = ["MANIFEST", "READERS", "SpeechFile", "Split", "find_layouts"]
 
 Split = Literal["train", "val", "test"]
 Reader = Callable[[Path, list[str]], Iterator["SpeechFile"]]
@@ -26,10 +36,7 @@ _SPLITS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test",
 }  # fmt: skip
-_SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 _ONE_SPEAKER = "speaker"
-_MLS_PARTS = ("train", "dev", "test")
-_VCTK_AUDIO, _VCTK_TEXTS = "wav48_silence_trimmed", "txt"
 _VCTK_NAME = re.compile(r"(.+)_mic([12])")
 # Published so: all texts of the one speaker and some recordings of the other were lost.
 _VCTK_WITHOUT_TEXTS, _VCTK_WITH_GAPS = "p315", "p362"
@@ -61,7 +68,7 @@ def find_layouts(root: Path) -> list[str]:
     found = [
         ("manifest", (root / MANIFEST).is_file()),
         ("ljspeech", (root / "metadata.csv").is_file() and (root / "wavs").is_dir()),
-        ("libritts", _libritts_root(root) is not None),
+        ("libritts", libritts_root(root) is not None),
         ("vctk", vctk_root(root) is not None),
         ("mls", mls_root(root) is not None),
     ]
@@ -69,36 +76,6 @@ def find_layouts(root: Path) -> list[str]:
     if marked:
         return marked
     return ["folder"] if any(is_audio(path) for path in _files(root)) else []
-
-
-def _libritts_root(root: Path) -> Path | None:
-    """Returns the folder of LibriTTS's subsets: ``root``, the only folder in it, or its parent if it is a subset."""
-    if _SUBSET.fullmatch(root.resolve().name) and next(root.glob("*/*/*.normalized.txt"), None):
-        return root.resolve().parent
-    return _first(root, lambda top: any(_SUBSET.fullmatch(path.name) and path.is_dir() for path in top.iterdir()))
-
-
-def vctk_root(root: Path) -> Path | None:
-    """Returns the folder of VCTK's recordings and texts: ``root``, or the only folder in it."""
-    return _first(root, lambda top: (top / _VCTK_AUDIO).is_dir() and (top / _VCTK_TEXTS).is_dir())
-
-
-def mls_root(root: Path) -> Path | None:
-    """Returns the folder of MLS's parts: ``root``, the only folder in it, or its parent if it is a part."""
-    here = root.resolve()
-    if here.name in _MLS_PARTS and _is_mls_part(here):
-        return here.parent
-    return _first(root, lambda top: any(_is_mls_part(top / part) for part in _MLS_PARTS))
-
-
-def _is_mls_part(folder: Path) -> bool:
-    return (folder / "transcripts.txt").is_file() and (folder / "audio").is_dir()
-
-
-def _first(root: Path, is_it: Callable[[Path], bool]) -> Path | None:
-    """Returns the first of ``root`` and, if there is only one, the folder in it that is the one wanted."""
-    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return next((folder for folder in (root, *(folders if len(folders) == 1 else ())) if is_it(folder)), None)
 
 
 def _text(file: Path, problems: list[str]) -> str | None:
@@ -187,10 +164,10 @@ def _ljspeech(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
 
 
 def _libritts(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    top = _libritts_root(root) or root
+    top = libritts_root(root) or root
     subsets = [root.resolve()] if top == root.resolve().parent else sorted(top.iterdir())
     for subset in subsets:
-        match = _SUBSET.fullmatch(subset.name)
+        match = SUBSET.fullmatch(subset.name)
         if match is None or not subset.is_dir():
             continue
         for audio in _recordings(subset, problems):
@@ -206,28 +183,28 @@ def _libritts(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
 def _vctk(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
     top = vctk_root(root) or root
     heard: set[Path] = set()
-    for audio in _recordings(top / _VCTK_AUDIO, problems):
-        match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / _VCTK_AUDIO).parts
+    for audio in _recordings(top / VCTK_AUDIO, problems):
+        match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / VCTK_AUDIO).parts
         if match is None or len(place) != 2:
             problems.append(f"{audio} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.")
             continue
         # Both microphones heard the same.
         if match[2] == "2" or place[0] == _VCTK_WITHOUT_TEXTS:
             continue
-        file = top / _VCTK_TEXTS / place[0] / f"{match[1]}.txt"
+        file = top / VCTK_TEXTS / place[0] / f"{match[1]}.txt"
         heard.add(file)
         text = _text(file, problems)
         if text is not None:
             yield SpeechFile(audio, text, place[0], "train", _name(audio, top))
-    for file in _files(top / _VCTK_TEXTS):
+    for file in _files(top / VCTK_TEXTS):
         if file.suffix == ".txt" and file not in heard and file.parent.name != _VCTK_WITH_GAPS:
-            problems.append(f"{file} has no recording {_VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
+            problems.append(f"{file} has no recording {VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
 
 
 def _mls(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
     top = mls_root(root) or root
-    parts = [root.resolve()] if top == root.resolve().parent else [top / part for part in _MLS_PARTS]
-    for part in filter(_is_mls_part, parts):
+    parts = [root.resolve()] if top == root.resolve().parent else [top / part for part in MLS_PARTS]
+    for part in filter(is_mls_part, parts):
         by_id = {path.stem: path for path in _recordings(part / "audio", problems)}
         listed: set[str] = set()
         for number, line in enumerate(_lines(part / "transcripts.txt", problems), 1):

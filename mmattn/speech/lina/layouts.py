@@ -20,15 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmattn.core.errors import InputError
-from mmattn.speech.lina.layout_readers import (
-    MANIFEST,
-    READERS,
-    SpeechFile,
-    Split,
-    find_layouts,
-    mls_root,
-    vctk_root,
-)
+from mmattn.speech.lina.layout_readers import MANIFEST, READERS, SpeechFile, Split, find_layouts
+from mmattn.speech.lina.layout_roots import mls_root, vctk_root
 
 __all__ = ["LAYOUTS", "Scan", "SpeechFile", "Split", "find_utterances", "hash_split", "scan"]
 
