@@ -66,21 +66,7 @@ class Visit:
             InputError: If there is no sound or no text, it is too short or too long, or there are enough.
             MediaError: If it cannot be read.
         """
-        if audio is None:
-            raise InputError("There is no recording yet.", "Record the sentence, or upload a file.")
-        said = " ".join(text.split())
-        if not said:
-            raise InputError("Write what is said in the recording.", "A clone learns from both together.")
-        if len(said) > LONGEST_TEXT:
-            raise InputError(f"The text has {len(said)} characters; this page takes up to {LONGEST_TEXT}.")
-        if len(self.recordings) >= MOST_RECORDINGS:
-            raise InputError(f"There are {MOST_RECORDINGS} recordings, which is enough.", "Clone the voice now.")
-        seconds = read_audio(audio, max_seconds=MOST_SECONDS).seconds
-        if seconds < LEAST_SECONDS:
-            raise InputError(f"The recording lasts {seconds:.2f} s, expected at least {LEAST_SECONDS:g} s.")
-        kept = self.folder / f"recording-{len(self.recordings):02d}{Path(audio).suffix.lower()}"
-        shutil.copyfile(audio, kept)
-        self.recordings.append(Recorded(kept, said, seconds))
+        self.recordings.append(self._kept(audio, text, len(self.recordings)))
 
     def record_files(self, files: Sequence[str | Path]) -> int:
         """Adds recordings with their texts, ``x.wav`` with ``x.txt``, and returns how many; all or none.
@@ -98,14 +84,28 @@ class Visit:
             raise InputError(f"{silent[0]} has no text.", f"Upload {stem}.txt too, with what is said in it.")
         if not sounds:
             raise InputError("There is no recording among these files.", "Upload x.wav together with x.txt.")
-        before = list(self.recordings)
-        try:
-            for path in sounds:
-                self.record(path, read_script(texts[path.stem]))
-        except Exception:
-            self.recordings = before
-            raise
+        # All are looked at before the first is added.
+        numbered = enumerate(sounds, len(self.recordings))
+        self.recordings += [self._kept(path, read_script(texts[path.stem]), number) for number, path in numbered]
         return len(sounds)
+
+    def _kept(self, audio: str | Path | None, text: str, number: int) -> Recorded:
+        """Checks a recording, the ``number``-th counted from 0, and returns a copy of it that stays."""
+        if audio is None:
+            raise InputError("There is no recording yet.", "Record the sentence, or upload a file.")
+        said = " ".join(text.split())
+        if not said:
+            raise InputError("Write what is said in the recording.", "A clone learns from both together.")
+        if len(said) > LONGEST_TEXT:
+            raise InputError(f"The text has {len(said)} characters; this page takes up to {LONGEST_TEXT}.")
+        if number >= MOST_RECORDINGS:
+            raise InputError(f"There are {MOST_RECORDINGS} recordings, which is enough.", "Clone the voice now.")
+        seconds = read_audio(audio, max_seconds=MOST_SECONDS).seconds
+        if seconds < LEAST_SECONDS:
+            raise InputError(f"The recording lasts {seconds:.2f} s, expected at least {LEAST_SECONDS:g} s.")
+        kept = self.folder / f"recording-{number:02d}{Path(audio).suffix.lower()}"
+        shutil.copyfile(audio, kept)
+        return Recorded(kept, said, seconds)
 
     def add_voice(self, predictor: LinaPredictor, file: str | Path) -> str:
         """Adds a voice file and returns the name it is shown under.

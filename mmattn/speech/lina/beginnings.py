@@ -51,15 +51,7 @@ class Beginnings:
         self._prompt: Beginning | None = None
 
     def load_voice(self, voice: str | Path) -> Voice:
-        """Returns a voice of this model.
-
-        Args:
-            voice: Name of a shipped voice, or path of a voice file.
-
-        Raises:
-            InputError: If it is neither.
-            CheckpointError: If the file is damaged or was made for another model.
-        """
+        """As :meth:`~mmattn.speech.lina.predictor.LinaPredictor.load_voice`."""
         return load_voice(locate_voice(voice, self._voices), self._fingerprint)
 
     def begin(self, choice: VoiceChoice | None) -> tuple[Beginning, str]:

@@ -136,9 +136,8 @@ def run_spoken_test(
     judges = open_judges(item.text for item in everything)
     centroids = _centroids(everything, judges)
     rows: dict[str, SpeechScores] = {}
-    vectors: dict[str, list[Embedding]] = {}
 
-    def judge(row: str, made: Iterator[Judged], count: int) -> None:
+    def judge(row: str, made: Iterator[Judged], count: int) -> list[Judged]:
         bar = tqdm(made, desc=f"Judging {row}", total=count, unit="sentence", mininterval=5)
         kept: list[Judged] = []
         for number, item in enumerate(bar):
@@ -147,13 +146,13 @@ def run_spoken_test(
                 file = examples / row.replace(" ", "_") / f"{number:03d}_{item.voice}.wav"
                 write_audio(file, item.wave, item.sample_rate, comment=SYNTHETIC_SPEECH)
         rows[row] = judge_utterances(kept, judges, seen_words=seen_words, centroids=centroids)
-        if judges.speaker is not None:
-            vectors[row] = [judges.speaker.embed(item.wave, item.sample_rate) for item in kept]
+        return kept
 
-    def judge_all(suffix: str, items: list[_Recorded], voice: Voice | None) -> None:
+    def judge_all(suffix: str, items: list[_Recorded], voice: Voice | None) -> list[Judged]:
+        """Judges recordings, the codec's copies and the speech, and returns the speech."""
         judge(f"recordings{suffix}", (item.judged() for item in items), len(items))
         judge(f"codec{suffix}", (_copied(item, predictor) for item in items), len(items))
-        judge(f"speech{suffix}", _spoken(items, predictor, voice, seed), len(items))
+        return judge(f"speech{suffix}", _spoken(items, predictor, voice, seed), len(items))
 
     judge_all("", known, None)
     page = list(_read_page(known, predictor, seed))
@@ -162,9 +161,10 @@ def run_spoken_test(
     judge("page end", iter(page[-quarter:]), quarter)
     clones: list[CloneSimilarity] = []
     for folder, items in strange.items():
-        judge_all(f" of {folder.name}", items, _cloned(predictor, folder))
-        if centroids is not None:
-            clones.append(clone_similarity(folder.name, vectors[f"speech of {folder.name}"], centroids))
+        spoken = judge_all(f" of {folder.name}", items, _cloned(predictor, folder))
+        if judges.speaker is not None and centroids is not None:
+            vectors = [judges.speaker.embed(item.wave, item.sample_rate) for item in spoken]
+            clones.append(clone_similarity(folder.name, vectors, centroids))
     return SpokenTest(rows, clones)
 
 
