@@ -45,7 +45,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from mmattn import __version__
-from mmattn.core.errors import MissingExtraError, MmattnError, describe
+from mmattn.errors import MissingExtraError, MmattnError, describe
 
 __all__ = ["COMMANDS", "main"]
 

@@ -15,7 +15,7 @@ from mmattn.cli import COMMANDS, main
 from mmattn.commands import app
 from mmattn.commands.systems import SYSTEMS
 from mmattn.core.request import InferRequest
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 from tests.commands.fake_system import commands as fake_commands
 from tests.commands.fake_system.config import FakeInferOptions
 

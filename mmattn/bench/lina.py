@@ -22,7 +22,7 @@ from torch import Tensor
 from mmattn.bench.peers.lina import PerStepLina
 from mmattn.bench.report import Measure, Report, without_targets
 from mmattn.bench.timer import Options, Peer, Run, compare, num_threads
-from mmattn.core.errors import WeightsUnavailableError
+from mmattn.errors import WeightsUnavailableError
 from mmattn.speech.lina.checkpoints import StoredLina
 from mmattn.speech.lina.codec_choice import fitting_codec
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec

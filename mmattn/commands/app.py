@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmattn.commands.systems import SYSTEMS, class_of, parser_for, part_of, unknown_system
-from mmattn.core.errors import InputError, WeightsUnavailableError
+from mmattn.errors import InputError, WeightsUnavailableError
 
 __all__ = ["main"]
 

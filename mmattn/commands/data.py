@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmattn.commands.systems import command_of, parser_for, take_system
 from mmattn.commands.tools import add_own_arguments, check_exists, check_is_no_file
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["main"]
 

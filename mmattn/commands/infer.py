@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmattn.commands.flags import add_flags, given_flags
 from mmattn.commands.systems import class_of, command_of, parser_for, part_of, take_system
-from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
+from mmattn.errors import InputError
 
 __all__ = ["main"]
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["SYSTEMS", "class_of", "command_of", "parser_for", "part_of", "take_system"]
 

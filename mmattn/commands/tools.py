@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mmattn.commands.systems import part_of
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["add_model_arguments", "add_own_arguments", "check_exists", "check_is_no_file"]
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmattn import __version__
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 
 __all__ = [
     "FORMAT_VERSION",

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["configs_folder", "find_config", "list_configs", "resolve_configs"]
 

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["BaseDataModule", "EpochShuffle"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["resolve_device"]
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["InputItem", "expand_inputs"]
 

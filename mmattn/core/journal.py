@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmattn.core.errors import InputError, OutputError
 from mmattn.core.inputs import InputItem
+from mmattn.errors import InputError, OutputError
 
 __all__ = ["Journal", "Plan", "Stamp", "read_records", "storage_failure"]
 

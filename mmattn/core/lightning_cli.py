@@ -26,9 +26,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mmattn.core.checkpoint import load_torch_file
 from mmattn.core.configs import resolve_configs
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError, MmattnError, describe
 from mmattn.core.task import BaseTask
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MmattnError, describe
 
 __all__ = ["CommandLine", "build", "cli_main"]
 
@@ -65,7 +64,7 @@ def cli_main(args: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message)
     try:
         build(args)
-    except (MmattnError, MediaError, MisconfigurationException) as error:
+    except (MmattnError, MisconfigurationException) as error:
         fail(*describe(error))
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         fail(str(error), "Check the path and the current folder; relative paths start there.")
@@ -130,7 +129,7 @@ class CommandLine(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, MmattnError | MediaError):
+            while cause is not None and not isinstance(cause, MmattnError):
                 cause = cause.__cause__
             if cause is None:
                 raise

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["InferRequest"]
 

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from mmattn.core.errors import InputError, WeightsUnavailableError
+from mmattn.errors import InputError, WeightsUnavailableError
 
 __all__ = ["HubSource", "embedded_path", "parse_hub", "resolve"]
 

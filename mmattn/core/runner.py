@@ -27,11 +27,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
-from mmattn.core.errors import OutputError, describe
 from mmattn.core.inputs import InputItem, expand_inputs
 from mmattn.core.journal import Journal, Plan
 from mmattn.core.predictor import Predictor, Result
 from mmattn.core.request import InferRequest
+from mmattn.errors import OutputError, describe
 
 __all__ = ["EXIT_FINE", "EXIT_INTERRUPTED", "EXIT_SOME_FAILED", "run_batch"]
 

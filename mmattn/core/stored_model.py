@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
 from mmattn.core.config_types import check_types
-from mmattn.core.errors import CheckpointError
 from mmattn.core.resolver import resolve
+from mmattn.errors import CheckpointError
 
 __all__ = ["StoredModel", "cast_floating", "check_sizes", "load_stored", "save_stored", "split_part"]
 

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 
 __all__ = ["BaseTask", "check_state", "frozen_keys", "to_plain"]
 

@@ -18,9 +18,9 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.audio_loudness import loudness
 from mmattn.media.audio_resample import resample
-from mmattn.media.errors import MediaError, MediaNotFoundError
 from mmattn.media.files import atomic_path
 
 __all__ = [

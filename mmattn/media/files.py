@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 
 __all__ = ["atomic_path", "temporary_sibling", "write_error"]
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmattn.media.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.files import atomic_path
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "is_image", "read_image", "read_mask", "write_png"]

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 from mmattn.media.video_index import read_index
 from mmattn.media.video_readers import DecordReader, PyAVReader
 from mmattn.media.video_writer import VideoWriter

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.media.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError, MediaNotFoundError
 
 __all__ = ["VideoIndex", "import_av", "read_index", "video_stream"]
 

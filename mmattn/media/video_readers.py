@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 from mmattn.media.process_local import ProcessLocal
 from mmattn.media.video_index import VideoIndex, import_av, video_stream
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 from mmattn.media.files import atomic_path, write_error
 from mmattn.media.video_index import import_av
 

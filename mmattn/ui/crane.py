@@ -18,7 +18,7 @@ from typing import Any, Literal
 import gradio as gr
 import numpy as np
 
-from mmattn.core.errors import describe
+from mmattn.errors import describe
 from mmattn.media.image import read_image
 from mmattn.ui.theme import CACHE_SECONDS
 from mmattn.vision.crane.predictor import CranePredictor, shrink

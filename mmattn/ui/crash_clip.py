@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from mmattn.core.errors import InputError, describe
+from mmattn.errors import InputError, describe
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.alerts import AlertRule

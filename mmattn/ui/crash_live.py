@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from mmattn.core.errors import describe
+from mmattn.errors import describe
 from mmattn.ui.crash_view import attended
 from mmattn.video.crash.alerts import Alert, AlertRule
 from mmattn.video.crash.frame_risk import FrameRisk

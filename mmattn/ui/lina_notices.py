@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from mmattn.core.errors import MmattnError, describe
+from mmattn.errors import MmattnError, describe
 
 __all__ = ["as_notices"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import is_audio, read_audio
 from mmattn.speech.lina.cloning import Report
 from mmattn.speech.lina.infer_lines import read_script

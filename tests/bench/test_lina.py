@@ -6,7 +6,7 @@ import torch
 from mmattn.bench import lina as bench
 from mmattn.bench.peers.lina import PerStepLina
 from mmattn.bench.timer import Options
-from mmattn.core.errors import WeightsUnavailableError
+from mmattn.errors import WeightsUnavailableError
 from mmattn.speech.lina.predictor import LinaPredictor
 from tests.golden import test_lina as golden
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from mmattn.core.calibration import measure_items, write_calibration
-from mmattn.core.errors import InputError
 from mmattn.core.inputs import expand_inputs
+from mmattn.errors import InputError
 
 
 def length(file: Path) -> int:

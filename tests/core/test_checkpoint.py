@@ -17,7 +17,7 @@ from mmattn.core.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from mmattn.core import configs
 from mmattn.core.configs import find_config, list_configs, resolve_configs
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 
 @pytest.fixture(params=["wheel", "checkout"])

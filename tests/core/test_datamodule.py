@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mmattn.core.datamodule import BaseDataModule, EpochShuffle
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 
 class Numbers(BaseDataModule):

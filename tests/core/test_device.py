@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmattn.core.device import resolve_device
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 
 def test_auto_is_cuda_when_there_is_one_and_the_cpu_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

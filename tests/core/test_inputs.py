@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
 from mmattn.core.inputs import expand_inputs
+from mmattn.errors import InputError
 
 PICTURES = {".png", ".jpg"}
 

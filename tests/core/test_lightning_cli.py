@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
 from mmattn.core.lightning_cli import CommandLine, build, cli_main
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 
 QUIET = {
     "accelerator": "cpu",

@@ -5,8 +5,8 @@ import pytest
 from huggingface_hub import errors
 
 from mmattn.core import resolver
-from mmattn.core.errors import InputError, WeightsUnavailableError
 from mmattn.core.resolver import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, embedded_path, parse_hub, resolve
+from mmattn.errors import InputError, WeightsUnavailableError
 
 
 def test_embedded_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mmattn.core import journal
-from mmattn.core.errors import InputError, OutputError
 from mmattn.core.runner import read_ahead, seed_everything
+from mmattn.errors import InputError, OutputError
 from tests.core.fake_runner import CountOptions, CountPredictor, CountResult, Harness
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import CheckpointError, WeightsUnavailableError
 from mmattn.core.stored_model import StoredModel, cast_floating, check_sizes, load_stored, save_stored, split_part
+from mmattn.errors import CheckpointError, WeightsUnavailableError
 
 OWN = {"weight": torch.tensor([0.5, 0.25]), "partial": torch.tensor([3.0])}
 PART = {"weight": torch.tensor([2.0]), "count": torch.tensor([7])}

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from mmattn.core.errors import CheckpointError
 from mmattn.core.task import BaseTask, check_state, frozen_keys, to_plain
+from mmattn.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.audio import (
     SYNTHETIC_SPEECH,
     audio_seconds,
@@ -20,7 +21,6 @@ from mmattn.media.audio import (
     to_mono,
     write_audio,
 )
-from mmattn.media.errors import MediaError, MediaNotFoundError
 
 RATE = 16_000
 

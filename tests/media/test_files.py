@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.media.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.files import atomic_path
 
 

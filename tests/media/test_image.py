@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mmattn.media.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.image import is_image, read_image, read_mask, write_png
 
 

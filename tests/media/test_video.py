@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmattn.media.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError, MediaNotFoundError
 from mmattn.media.video import Backend, VideoReader, is_video, open_video, sample_times
 from mmattn.media.video_readers import DecordReader, PyAVReader
 from mmattn.media.video_writer import VideoWriter

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.media.errors import MediaError
+from mmattn.errors import MediaError
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
 

@@ -12,9 +12,8 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError, MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment
-from mmattn.media.errors import MediaError
 from mmattn.speech.lina import cloning
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.ui.hub import build_hub

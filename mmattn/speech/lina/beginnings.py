@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.cloning import encode_recording
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.config import LinaInferOptions

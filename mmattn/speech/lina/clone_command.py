@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmattn.core.errors import InputError
 from mmattn.core.inputs import InputItem
 from mmattn.core.journal import Journal
 from mmattn.core.request import InferRequest
 from mmattn.core.runner import describe_run
+from mmattn.errors import InputError
 from mmattn.media.audio import is_audio
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.infer_lines import read_script

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.collate import Utterance
 from mmattn.speech.lina.model import LinaModel

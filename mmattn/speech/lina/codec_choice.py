@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.speech.lina.checkpoints import StoredLina
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_convert import read_wavtokenizer

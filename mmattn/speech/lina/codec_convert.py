@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import check_keys, load_torch_file
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer, WavTokenizerConfig
 
 __all__ = ["from_published", "read_wavtokenizer"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import audio_seconds, is_audio, read_audio
 
 __all__ = ["CodecDataModule", "FreshDraws", "RandomCrops", "WholeRecordings"]

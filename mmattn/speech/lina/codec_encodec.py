@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError, MissingExtraError, WeightsUnavailableError
+from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
 from mmattn.speech.lina.codec import check_codes, check_wave
 
 __all__ = ["Encodec", "load_encodec"]

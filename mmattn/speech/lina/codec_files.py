@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mmattn.core.checkpoint import check_keys, load_checkpoint, save_checkpoint
 from mmattn.core.config_types import check_types
-from mmattn.core.errors import CheckpointError, WeightsUnavailableError
 from mmattn.core.resolver import resolve
 from mmattn.core.stored_model import check_sizes
+from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.checkpoints import PREFIX
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_convert import read_wavtokenizer

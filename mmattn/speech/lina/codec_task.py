@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 from mmattn.speech.lina.codec_codebooks import CodebookLearner
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec, EmbeddedCodecConfig
 from mmattn.speech.lina.codec_files import load_codec, save_codec

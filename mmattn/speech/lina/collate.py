@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.delay import PAD, delay, to_tokens
 
 __all__ = ["SpeechBatch", "Utterance", "collate", "pad_texts"]

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
+from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     from mmattn.core.inputs import InputItem

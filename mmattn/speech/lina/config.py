@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["SPECIAL_TOKENS", "LinaConfig", "LinaInferOptions"]
 

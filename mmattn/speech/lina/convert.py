@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.published_names import strip_wrappers, to_ours, to_published

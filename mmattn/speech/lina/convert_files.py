@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from mmattn.core.checkpoint import check_replaceable
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.checkpoints import StoredLina, save_lina
 from mmattn.speech.lina.codec_convert import read_wavtokenizer

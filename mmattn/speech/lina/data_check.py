@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from mmattn.core.errors import describe
+from mmattn.errors import MediaError, describe
 from mmattn.media.audio import read_audio
-from mmattn.media.errors import MediaError
 from mmattn.speech.lina.layouts import SpeechFile, scan
 from mmattn.speech.lina.recordings import trim_silence
 from mmattn.speech.lina.text_normalise import spoken_form

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.codec_encodec import Encodec
 from mmattn.speech.lina.codec_files import describe_codec

@@ -58,7 +58,7 @@ class TokenReader:
 
         Raises:
             InputError: As :mod:`.token_cache`.
-            OutputError: If the cache cannot be written.
+            MediaError: If the cache cannot be written.
         """
         texts = encode_texts(files, self.tokenizer, self.text_key, self.cache)
         codes = encode_recordings(files, self.codec, self.cache)
@@ -80,7 +80,7 @@ class TokenReader:
 
         Raises:
             InputError: As :mod:`.token_cache`.
-            OutputError: If the cache cannot be written.
+            MediaError: If the cache cannot be written.
         """
         pairs = draw_pairs([file.speaker for file, _, _ in items], count, seed)
         files = [joined_file(items[first][0], items[second][0]) for first, second in pairs]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmattn.core.errors import InputError, MissingExtraError
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.metrics.error_rate import ErrorCounts, count_errors, find_heard
 from mmattn.speech.lina.alignment_report import AlignmentReport
 from mmattn.speech.lina.evaluation_scores import SpeechScores, SpeechSummary, UtteranceScore, WordRecall, format_table

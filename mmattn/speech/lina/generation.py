@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.collate import pad_texts
 from mmattn.speech.lina.decoder import DecoderState
 from mmattn.speech.lina.delay import END, PAD, START, delay, to_tokens

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from mmattn.core.errors import InputError
 from mmattn.core.inputs import InputItem, expand_inputs
+from mmattn.errors import InputError
 from mmattn.speech.lina.config import LinaInferOptions
 
 __all__ = ["TEXT_SUFFIXES", "command_line_item", "read_script", "recorded_options", "script_items"]

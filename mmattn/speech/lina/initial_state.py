@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.blocks import MixerState
 from mmattn.speech.lina.decoder import DecoderState
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text_normalise import check_text
 from mmattn.speech.lina.voice import Voice
 

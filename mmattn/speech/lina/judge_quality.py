@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmattn.core.errors import MissingExtraError
+from mmattn.errors import MissingExtraError
 from mmattn.speech.lina.judges import SAMPLE_RATE, Wave, heard_wave, packaged_file
 
 __all__ = ["Quality", "QualityJudge"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mmattn.core.errors import InputError, MissingExtraError
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.metrics.error_rate import align
 from mmattn.speech.lina.judges import SAMPLE_RATE, Wave, heard_wave
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec_features import mel_filters
 from mmattn.speech.lina.judges import SAMPLE_RATE, Wave, heard_wave, packaged_file
 

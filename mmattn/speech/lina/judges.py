@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import resample
 
 __all__ = ["SAMPLE_RATE", "Wave", "heard_wave", "packaged_file"]

@@ -19,7 +19,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.layout_readers import MANIFEST, READERS, SpeechFile, Split, find_layouts
 from mmattn.speech.lina.layout_roots import mls_root, vctk_root
 

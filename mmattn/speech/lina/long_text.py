@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["LEAST_CHARACTERS", "Break", "Sentence", "SentenceReader", "split_sentences"]
 

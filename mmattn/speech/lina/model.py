@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.collate import SpeechBatch
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.cross_attention import TextMemory, cross_mask

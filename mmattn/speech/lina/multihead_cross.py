@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.attention.rotary import RotaryEmbedding
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.blocks import MixerState
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.cross_attention import (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.long_text import Break, Sentence, SentenceReader
 from mmattn.speech.lina.text_normalise import spoken_form, warn_of_dropped
 from mmattn.speech.lina.text_tokens import TextTokens, Tokenizer

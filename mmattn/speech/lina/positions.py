@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["CONVOLUTION", "TABLE", "ConvolutionalPositions", "SinusoidalPositions", "sinusoid"]
 

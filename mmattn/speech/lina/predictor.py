@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mmattn.core.device import resolve_device
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.beginnings import Beginnings
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina
 from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, read_utterances

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import audio_seconds, loudness, read_audio, resample, to_mono
 from mmattn.speech.lina.text_normalise import check_text
 

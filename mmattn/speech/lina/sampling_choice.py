@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.long_text import LEAST_CHARACTERS
 from mmattn.speech.lina.sampling import SamplingOptions

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.generation import Generation
 from mmattn.speech.lina.narration import Narrator
 from mmattn.speech.lina.planning import PlannedSentence, TextPlanner

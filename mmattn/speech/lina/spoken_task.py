@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from mmattn.core.errors import InputError
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 from mmattn.speech.lina.data import LinaDataModule
 from mmattn.speech.lina.evaluation import spoken_words
 from mmattn.speech.lina.layouts import SpeechFile

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, write_audio
 from mmattn.speech.lina.evaluation import (
     CloneSimilarity,

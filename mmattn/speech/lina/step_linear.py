@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Layout", "PackedLinear", "Precision", "StepLinear", "StepProduct", "check_precision", "step_product"]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Lexicon", "Split", "make_sentences", "read_lexicon", "split_of", "words_of"]
 

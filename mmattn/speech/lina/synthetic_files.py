@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.judge_recogniser import read_pronunciations
 from mmattn.speech.lina.synthetic import Lexicon, Split, make_sentences, read_lexicon

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmattn.attention.gla import GatedLinearAttention
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.codec_files import load_codec

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text_bpe import BpeTokenizer
 from mmattn.speech.lina.text_normalise import normalise
 from mmattn.speech.lina.text_phonemes import EspeakTokenizer, GruutTokenizer

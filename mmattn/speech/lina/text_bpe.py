@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from mmattn.core.errors import InputError, MissingExtraError
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.text_normalise import normalise
 from mmattn.speech.lina.text_tokens import TextTokens, speakable

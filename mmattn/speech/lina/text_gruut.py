@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mmattn.core.errors import MissingExtraError
+from mmattn.errors import MissingExtraError
 
 __all__ = ["Lexicon", "Phonemizer", "phonemizer"]
 

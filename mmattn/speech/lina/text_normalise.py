@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text_numbers import MONTHS, speak_numbers
 from mmattn.speech.lina.text_roman import is_roman, read_roman_numerals
 

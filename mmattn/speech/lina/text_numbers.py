@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from mmattn.core.errors import MissingExtraError
+from mmattn.errors import MissingExtraError
 
 __all__ = ["MONTHS", "speak_numbers"]
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text_gruut import phonemizer
 from mmattn.speech.lina.text_tokens import SPACE, SPECIAL, TextTokens, assemble, speakable
 

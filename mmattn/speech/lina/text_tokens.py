@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text_normalise import normalise
 
 __all__ = ["END", "PAD", "SPACE", "SPECIAL", "START", "TextTokens", "Tokenizer", "assemble", "speakable"]

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmattn.core.device import resolve_device
-from mmattn.core.errors import InputError, OutputError, describe
+from mmattn.errors import InputError, MediaError, describe
 from mmattn.media.audio import read_audio
-from mmattn.media.errors import MediaError
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.layouts import SpeechFile
@@ -94,7 +93,7 @@ def encode_recordings(utterances: Sequence[SpeechFile], codec: Codec, folder: Pa
 
     Raises:
         InputError: If more than a tenth cannot be read, or the codec's codebooks are too large for int16.
-        OutputError: If the cache cannot be written.
+        MediaError: If the cache cannot be written.
     """
     if codec.codebook_size > torch.iinfo(torch.int16).max + 1:
         raise InputError(f"The codec has {codec.codebook_size} codes, more than the cache's 16 bits hold.")
@@ -133,7 +132,7 @@ def encode_texts(utterances: Sequence[SpeechFile], tokenizer: Tokenizer, key: st
 
     Raises:
         InputError: If more than a tenth have nothing that can be spoken, or a program that the tokenizer needs fails.
-        OutputError: If the cache cannot be written.
+        MediaError: If the cache cannot be written.
     """
     shards = TokenShards(folder / f"text-{key}")
     known = shards.read()
@@ -212,18 +211,10 @@ def _compute(
                     rows[key] = row
                 bar.update()
                 if len(rows) == SHARD:
-                    _store(rows, shards)
+                    shards.write(rows)
                     computed |= rows
                     rows = {}
         finally:
-            _store(rows, shards)
+            if rows:
+                shards.write(rows)
     return computed | rows
-
-
-def _store(rows: Mapping[str, Tensor], shards: TokenShards) -> None:
-    if not rows:
-        return
-    try:
-        shards.write(rows)
-    except MediaError as error:
-        raise OutputError(error.message, error.hint) from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.collate import Utterance, collate
 from mmattn.speech.lina.initial_state import SCALE, InitialState
 from mmattn.speech.lina.losses import lina_loss

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.initial_state import SCALE, InitialState
 
 __all__ = ["FORMAT", "Voice", "fingerprint", "load_voice", "save_voice"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["VOICES", "find_voices", "locate_voice"]
 

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.layout_scan import Clip
 
 __all__ = ["MissingData", "MissingMode", "clip_generator", "split_clips", "take_fraction"]

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError, MissingExtraError, WeightsUnavailableError
+from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
 from mmattn.video.crash.crop_perception import CropOptions, CropPerception
 from mmattn.video.crash.crops import Crops
 from mmattn.video.crash.pretrained_files import load_state, missing_weights, read_state

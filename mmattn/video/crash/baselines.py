@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES, FRAME_FEATURES
 from mmattn.video.crash.evaluation import CrashEvaluation, score
 from mmattn.video.crash.task import log_scores, validation_point, write_test

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.box_table import BoxTable
 from mmattn.video.crash.road_detectors import COCO_KINDS, kind_number
 from mmattn.video.crash.tracking import KIND_NAMES

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["SelectedBoxes", "select_boxes", "select_boxes_upstream"]
 

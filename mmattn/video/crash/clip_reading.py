@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder
 from mmattn.video.crash.layout_scan import Clip
 from mmattn.video.crash.npz import read_array

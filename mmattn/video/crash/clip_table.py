@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.video.crash.feature_folder import FeatureFolder
 from mmattn.video.crash.layout_scan import Clip, Scan, read_label, read_seconds

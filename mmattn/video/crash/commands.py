@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
+from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.heads import positional_encoding
 from mmattn.video.crash.model import build_model

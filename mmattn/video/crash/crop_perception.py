@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.box_sampling import select_boxes, select_boxes_upstream
 from mmattn.video.crash.crops import Crops, Fit
 from mmattn.video.crash.perception import FramePerception, check_frames

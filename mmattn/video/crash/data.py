@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mmattn.core.datamodule import BaseDataModule, EpochShuffle
 from mmattn.core.dataset_scan import named
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.augmentation import MissingData, MissingMode, split_clips, take_fraction
 from mmattn.video.crash.clip_reading import FolderReader
 from mmattn.video.crash.dataset import CrashDataset, collate_clips

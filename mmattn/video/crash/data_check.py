@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.video import open_video
 from mmattn.video.crash.clip_reading import ClipReader, NpzReader, frames_before, reference_frame
 from mmattn.video.crash.layouts import LAYOUTS, Clip, clip_reader, guess_layouts, scan_clips

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.video.crash.clip_reading import ClipReader, frames_before
 from mmattn.video.crash.clip_table import write_clip_table

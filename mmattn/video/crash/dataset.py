@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.augmentation import MissingData, clip_generator
 from mmattn.video.crash.clip_reading import ClipReader, frames_before, reference_frame
 from mmattn.video.crash.feature_folder import ClipFeatures

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.detector import LAG, STRIDE, VALUES, detector_input
 from mmattn.video.crash.synthetic_files import clip_path, read_clip, write_clips
 from mmattn.video.crash.synthetic_render import decode

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.metrics.accident import accident_report, far_threshold
 from mmattn.metrics.calibration import Reliability, apply_temperature, fit_temperature, reliability
 from mmattn.metrics.clip_scores import ClipScores

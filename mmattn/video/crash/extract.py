@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmattn.core.errors import InputError
 from mmattn.core.inputs import InputItem, expand_inputs
+from mmattn.errors import InputError
 from mmattn.media.video import VIDEO_SUFFIXES, open_video, sample_times
 from mmattn.video.crash.box_file import find_box_file, read_box_file
 from mmattn.video.crash.box_table import FileDetector

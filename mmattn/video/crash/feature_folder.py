@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError, describe
+from mmattn.errors import InputError, describe
 from mmattn.media.files import atomic_path
 
 __all__ = ["ClipFeatures", "FeatureFolder", "Filled", "Manifest", "fill", "fingerprint"]

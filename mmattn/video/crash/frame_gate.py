@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Admitted", "FrameGate", "Problem"]
 

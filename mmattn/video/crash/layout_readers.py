@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmattn.core.dataset_scan import named
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.layout_scan import Clip, Scan, read_label, read_seconds
 from mmattn.video.crash.npz import read_array, read_text
 

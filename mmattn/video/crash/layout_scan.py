@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmattn.core.dataset_scan import DatasetScan, named
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Clip", "Scan", "read_label", "read_seconds"]
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from mmattn.core.dataset_scan import named
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.clip_reading import ClipReader, FolderReader, NpzReader
 from mmattn.video.crash.clip_table import read_clip_table
 from mmattn.video.crash.feature_folder import FeatureFolder

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.image import write_png
 from mmattn.video.crash.frame_risk import FrameRisk
 from mmattn.video.crash.live_source import LiveFrame, LiveSource, Notice

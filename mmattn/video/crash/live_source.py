@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.video_index import import_av, video_stream
 
 __all__ = ["LiveFrame", "LiveSource", "Notice"]

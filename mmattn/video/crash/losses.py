@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.config import CrashLossOptions
 from mmattn.video.crash.risk import CrashOutput
 

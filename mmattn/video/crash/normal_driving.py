@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.video.crash.alerts import AlertRule, FalseAlarms
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["FramePerception", "Perception", "PerceptionSession", "check_frames"]
 

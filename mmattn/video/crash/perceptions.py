@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.checkpoints import StoredCrash
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.perception import Perception

@@ -17,8 +17,7 @@ import numpy.typing as npt
 import torch
 
 from mmattn.core.device import resolve_device
-from mmattn.core.errors import InputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.video import VideoReader, open_video
 from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.checkpoints import load_crash

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.config import CrashConfig
 
 __all__ = ["DSTA_ATTENTION", "Join", "joins", "regroup"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.crop_perception import CropOptions, CropPerception
 from mmattn.video.crash.crops import Crops
 from mmattn.video.crash.pretrained_files import import_torchvision, load_torchvision

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Moment", "Resampler"]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.heads import Classifier
 from mmattn.video.crash.linear import Linear, Packable

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.pretrained_files import import_torchvision, load_torchvision
 from mmattn.video.crash.tracking import KIND_NAMES
 

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.video.crash.alerts import AlertMonitor, AlertRule
 from mmattn.video.crash.frame_gate import FrameGate

@@ -24,7 +24,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES, FRAME_FEATURES
 from mmattn.video.crash.checkpoints import load_detector
 from mmattn.video.crash.clip_table import listed_clips, write_clip_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.synthetic import SPLITS, draw_clip

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 from mmattn.media.image import write_png
 from mmattn.metrics.accident import legacy_metrics, video_ap
 from mmattn.metrics.calibration import Reliability

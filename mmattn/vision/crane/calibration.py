@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["Calibration", "calibrate"]
 

@@ -21,7 +21,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys, load_torch_file
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 
 __all__ = ["build_clip", "compact_ids", "load_clip_weights", "text_tower", "tokenize"]

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.errors import InputError
 from mmattn.core.request import InferRequest
+from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     from mmattn.core.inputs import InputItem

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import text_tower, tokenize
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.prompts import prompt_texts

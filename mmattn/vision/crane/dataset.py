@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.image import read_image, read_mask
 from mmattn.vision.crane.layouts import Record
 from mmattn.vision.crane.preprocess import Preprocess

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.metrics.aupro import aupro, aupro_exact
 from mmattn.metrics.ranking import pixel_curve, ranking_curve
 from mmattn.vision.crane.score_table import ClassScores, ScoreTable

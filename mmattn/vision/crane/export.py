@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError, MissingExtraError, MmattnError
+from mmattn.errors import InputError, MissingExtraError, MmattnError
 from mmattn.media.files import atomic_path
 from mmattn.vision.crane.model import CraneModel, StaticCrane
 

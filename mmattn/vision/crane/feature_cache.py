@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.model import CraneModel

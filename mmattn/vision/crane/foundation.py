@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys, load_torch_file
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import CraneConfig
 
 __all__ = ["Foundation", "TimmFoundation", "build_foundation", "to_imagenet"]

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mmattn.core.dataset_scan import named
-from mmattn.core.errors import InputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.files import atomic_path
 from mmattn.media.image import read_image
 from mmattn.vision.crane.layout_readers import LAYOUTS, Layout

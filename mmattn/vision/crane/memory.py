@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps
 
 __all__ = ["MutualMemory", "NormalMemory", "PatchMemory", "blend", "nearest_distance"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.core.checkpoint import check_keys
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import build_clip, text_tower
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.foundation import Foundation, build_foundation

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mmattn.core.errors import InputError, MissingExtraError
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.media.image import read_image
 from mmattn.vision.crane.synthetic_fields import SIZE, Array, Rng
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mmattn.core.checkpoint import load_checkpoint
 from mmattn.core.device import resolve_device
-from mmattn.core.errors import InputError
 from mmattn.core.resolver import resolve
+from mmattn.errors import InputError
 from mmattn.media.image import read_image
 from mmattn.media.video import is_video, open_video, sample_times
 from mmattn.vision.crane.config import RECIPES, CraneConfig, CraneInferOptions

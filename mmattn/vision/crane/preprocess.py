@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess"]
 

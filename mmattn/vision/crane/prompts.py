@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.clip import text_tower, tokenize
 from mmattn.vision.crane.config import ContextType, CraneConfig
 

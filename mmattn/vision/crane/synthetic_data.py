@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.layouts import read_layout
 from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD, Preprocess

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.core.errors import MissingExtraError
+from mmattn.errors import MissingExtraError
 from mmattn.vision.crane.synthetic import Sample, damage
 from mmattn.vision.crane.synthetic_camera import draw_light, photograph_again
 from mmattn.vision.crane.synthetic_defects import SEEN, UNSEEN, Scene

@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.synthetic import SPLITS, draw_pair
 from mmattn.vision.crane.synthetic_data import normalise
 from mmattn.vision.crane.synthetic_photo_twins import collage_pair, photograph_pair

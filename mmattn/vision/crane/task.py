@@ -26,9 +26,9 @@ from torch.utils.data import Dataset
 
 from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
 from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.errors import InputError
 from mmattn.core.resolver import resolve
 from mmattn.core.task import BaseTask
+from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack

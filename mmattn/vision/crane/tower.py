@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.kernels import attention
 from mmattn.vision.crane.config import AttentionType, CraneConfig
 from mmattn.vision.crane.dattn import dattn, foundation_attention, resize_patches

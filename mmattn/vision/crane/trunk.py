@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.core.errors import CheckpointError, InputError, MissingExtraError
+from mmattn.errors import CheckpointError, InputError, MissingExtraError
 
 __all__ = ["EfficientNetLite0Trunk", "TrunkPatchEmbed", "self_distances"]
 

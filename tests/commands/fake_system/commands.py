@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 
 calls: list[tuple[str, Any]] = []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.beginnings import Beginnings
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.predictor import LinaPredictor

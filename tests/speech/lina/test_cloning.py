@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.audio import read_audio, write_audio
-from mmattn.media.errors import MediaError
 from mmattn.speech.lina.cloning import read_utterances, usual_tuning
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor, Recording
 from mmattn.speech.lina.tuning import TuningOptions

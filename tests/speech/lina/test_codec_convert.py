@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec_convert import from_published, read_wavtokenizer
 from tests.speech.lina.codec_tiny import WAVTOKENIZER, wavtokenizer
 

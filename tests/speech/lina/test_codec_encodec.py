@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import EncodecConfig, EncodecModel
 
-from mmattn.core.errors import InputError, MissingExtraError, WeightsUnavailableError
+from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
 from mmattn.speech.lina.codec_encodec import Encodec, load_encodec
 
 

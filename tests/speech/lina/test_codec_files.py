@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.errors import CheckpointError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.codec_files import build_codec, describe_codec, load_codec, save_codec
 from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.codec_data import CodecDataModule, FreshDraws, RandomCrops, WholeRecordings
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.collate import Utterance, collate, pad_texts
 from mmattn.speech.lina.delay import delay
 from tests.speech.lina.tiny import some_codes, text_ids, utterances

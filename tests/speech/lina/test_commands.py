@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmattn.cli import main
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment, write_audio
 from mmattn.speech.lina import cloning, results
 from mmattn.speech.lina.clone_command import find_recordings

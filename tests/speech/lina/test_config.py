@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.config import LinaConfig, LinaInferOptions
 from tests.speech.lina.tiny import tiny_config
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.convert import convert, from_published, published_state, read_published

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmattn.cli import main
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.checkpoints import load_lina
 from mmattn.speech.lina.codec_files import build_codec
 from mmattn.speech.lina.convert import published_state

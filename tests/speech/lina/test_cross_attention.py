@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.cross_attention import CrossAttention, TextMemory, attend, cross_mask
 from mmattn.speech.lina.multihead_cross import LEARNED_POSITIONS
 from tests.speech.lina.tiny import tiny_model

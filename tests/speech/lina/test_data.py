@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.data_check import check_dataset, check_folder
 from tests.speech.lina.speech_folders import ljspeech, mls, plain_folder, record, say, vctk

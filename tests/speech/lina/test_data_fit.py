@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule

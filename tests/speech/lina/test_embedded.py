@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import CheckpointError
 from mmattn.core.resolver import embedded_path
+from mmattn.errors import CheckpointError
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
 from mmattn.speech.lina.embedded import ship
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.alignment_report import AlignmentReport
 from mmattn.speech.lina.evaluation import (
     Judged,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.decoder import DecoderState
 from mmattn.speech.lina.delay import END, PAD, START, delay, to_codes, to_tokens, undelay
 from mmattn.speech.lina.generation import Generation, GenerationOptions, Speech, SpeechRequest, generate

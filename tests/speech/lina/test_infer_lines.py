@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.infer_lines import command_line_item, read_script, script_items
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.initial_state import InitialState, blend
 from tests.speech.lina.tiny import tiny_model
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.items import LinaItem, as_items, checked_seed
 
 

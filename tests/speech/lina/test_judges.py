@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.media.audio import resample
 from mmattn.speech.lina.judge_quality import Quality, QualityJudge
 from mmattn.speech.lina.judge_recogniser import Recogniser, choose_distractors, read_pronunciations

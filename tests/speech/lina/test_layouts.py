@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.layouts import find_utterances, hash_split, scan
 from tests.speech.lina.speech_folders import libritts, ljspeech, manifest, mls, plain_folder, record, say, vctk
 

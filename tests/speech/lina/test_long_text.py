@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.long_text import Sentence, SentenceReader, split_sentences
 
 PAGE = """CHAPTER ONE

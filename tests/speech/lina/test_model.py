@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.collate import SpeechBatch, collate
 from mmattn.speech.lina.decoder import DecoderState
 from mmattn.speech.lina.losses import lina_loss

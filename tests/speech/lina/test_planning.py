@@ -1,6 +1,6 @@
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.planning import MAX_TOKENS, TextPlanner
 from mmattn.speech.lina.text import CharacterTokenizer
 

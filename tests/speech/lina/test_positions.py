@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.positions import ConvolutionalPositions, SinusoidalPositions, sinusoid
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.core.predictor import Predictor, Result
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.audio import loudness, write_audio
-from mmattn.media.errors import MediaError
 from mmattn.speech.lina.recordings import Recording, prepare
 from tests.speech.lina.checkpoint_tiny import RATE, hum
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmattn.errors import MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, audio_seconds, read_audio, read_comment
-from mmattn.media.errors import MediaError
 from mmattn.speech.lina import results
 from mmattn.speech.lina.alignment_report import alignment_report
 from mmattn.speech.lina.results import LinaResult, LinaSentence

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.sampling import SamplingOptions
 from mmattn.speech.lina.sampling_choice import choose_speaking

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.session import AudioChunk, LinaSession

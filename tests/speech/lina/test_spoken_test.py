@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina import cloning
 from mmattn.speech.lina.layouts import find_utterances
 from mmattn.speech.lina.predictor import LinaPredictor

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.collate import collate
 from mmattn.speech.lina.generation import GenerationOptions, SpeechRequest, generate
 from mmattn.speech.lina.model import LinaModel

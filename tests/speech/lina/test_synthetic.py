@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina import synthetic_files
 from mmattn.speech.lina.synthetic import Lexicon, make_sentences, read_lexicon, split_of, words_of

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from mmattn.attention.gla import GatedLinearAttention
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina import cloning
 from mmattn.speech.lina.checkpoints import load_lina

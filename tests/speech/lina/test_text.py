@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmattn.core.errors import InputError, MissingExtraError
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.speech.lina.text import CHARACTERS, build_tokenizer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.text import build_tokenizer
 from mmattn.speech.lina.text_bpe import BpeTokenizer, train_bpe
 

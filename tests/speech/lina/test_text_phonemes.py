@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina import text_phonemes
 from mmattn.speech.lina.text_gruut import Lexicon
 from mmattn.speech.lina.text_phonemes import ESPEAK_SYMBOLS, GRUUT_SYMBOLS, EspeakTokenizer, GruutTokenizer

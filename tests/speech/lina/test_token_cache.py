@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.core.errors import InputError, OutputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.speech.lina import token_cache
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.layouts import SpeechFile, find_utterances
@@ -143,7 +142,7 @@ def test_a_shard_that_cannot_be_written_is_an_error(
         raise MediaError("The disk is full.")
 
     monkeypatch.setattr(TokenShards, "write", full)
-    with pytest.raises(OutputError, match="The disk is full"):
+    with pytest.raises(MediaError, match="The disk is full"):
         encode_recordings(files, CountingCodec(), tmp_path)
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.collate import Utterance, collate
 from mmattn.speech.lina.losses import lina_loss
 from mmattn.speech.lina.tuning import TuningOptions, TuningStep, tune

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.initial_state import InitialState
 from mmattn.speech.lina.voice import Voice, fingerprint, load_voice, save_voice
 from tests.speech.lina.tiny import tiny_model

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.speech.lina.voices import find_voices, locate_voice
 
 

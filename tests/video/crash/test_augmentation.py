@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.augmentation import MissingData, split_clips, take_fraction
 from mmattn.video.crash.layout_scan import Clip
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.video.crash.backbone_perception import build_backbone_perception, open_clip_backbone, timm_backbone
 from mmattn.video.crash.crop_perception import CropOptions
 from tests.video.crash.crop_parts import Told, pictures

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.box_file import find_box_file, read_box_file
 from mmattn.video.crash.box_table import BoxTable, FileDetector
 

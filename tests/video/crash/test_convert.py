@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.bench.peers.crash import PerStepCrash
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import TRAINING_SETTINGS, CrashConfig
 from mmattn.video.crash.convert import convert, from_published, read_published, to_published
 from mmattn.video.crash.heads import positional_encoding

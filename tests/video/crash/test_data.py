@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.augmentation import MissingData
 from mmattn.video.crash.clip_reading import FolderReader
 from mmattn.video.crash.data import CrashDataModule, WholeBatches

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.data_check import check, check_dataset
 from mmattn.video.crash.layouts import LAYOUTS, read_clips
 from tests.video.crash.fake_datasets import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.data_conversion import convert_dataset, convert_detections, convert_features, split_dad_batches
 from mmattn.video.crash.layouts import clip_reader, read_clips
 from tests.video.crash.fake_datasets import WRITERS, write_a3d, write_ccd, write_dad, write_dad_batches, write_videos

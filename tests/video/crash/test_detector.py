@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.detector import (
     STRIDE,
     VALUES,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmattn.core.errors import CheckpointError
+from mmattn.errors import CheckpointError
 from mmattn.video.crash.checkpoints import StoredCrash, save_crash
 from mmattn.video.crash.embedded import main, ship
 from mmattn.video.crash.predictor import CrashPredictor

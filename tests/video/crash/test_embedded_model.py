@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mmattn
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.video import open_video
 from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.config import CrashInferOptions

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.box_table import FileDetector
 from mmattn.video.crash.extract import extract_clip, extract_features

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder, Manifest, fill, fingerprint
 from tests.video.crash.fake_datasets import BOXES, WIDTH, clip_features, feature_folder
 

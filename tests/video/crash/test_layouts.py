@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.clip_reading import FolderReader, NpzReader, frames_before, reference_frame
 from mmattn.video.crash.layout_scan import Clip, read_label
 from mmattn.video.crash.layouts import LAYOUTS, clip_reader, guess_layouts, read_clips, scan_clips

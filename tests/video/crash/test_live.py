@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmattn.cli import main
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.live import watch
 from mmattn.video.crash.live_source import LiveFrame, LiveSource, Notice

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.config import CrashLossOptions
 from mmattn.video.crash.losses import crash_loss, frame_losses, time_weights
 from mmattn.video.crash.model import CrashOutput

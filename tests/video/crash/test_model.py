@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import TRAINING_SETTINGS, CrashConfig
 from mmattn.video.crash.linear import uses_onednn
 from mmattn.video.crash.losses import crash_loss

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.normal_driving import FILE_NAME, NormalDriving
 

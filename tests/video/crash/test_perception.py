@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES
 from mmattn.video.crash.detector import CrashDetector, DetectorOutput
 from mmattn.video.crash.detector_data import targets

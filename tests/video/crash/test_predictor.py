@@ -12,9 +12,8 @@ import torch
 from safetensors import safe_open
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.core.predictor import Predictor, Result
-from mmattn.media.errors import MediaError
+from mmattn.errors import CheckpointError, InputError, MediaError, WeightsUnavailableError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash
 from mmattn.video.crash.config import CrashInferOptions

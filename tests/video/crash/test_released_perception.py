@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.video.crash import pretrained_files
 from mmattn.video.crash.box_sampling import select_boxes_upstream
 from mmattn.video.crash.crop_perception import CropOptions

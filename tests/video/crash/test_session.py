@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.frame_risk import FrameRisk
 from mmattn.video.crash.session import MAX_SIDE
 from tests.video.crash.tiny import clips, tiny_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.video.crash.box_features import FEATURES
 from mmattn.video.crash.detector import CrashDetector
 from mmattn.video.crash.synthetic import draw_clip, plan

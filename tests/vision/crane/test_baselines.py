@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.baselines import ChanceBaseline, SelfSimilarityBaseline, ZScoreBaseline
 from mmattn.vision.crane.synthetic_data import PhotographDataset, SyntheticDataModule, normalise
 from mmattn.vision.crane.trunk import EfficientNetLite0Trunk

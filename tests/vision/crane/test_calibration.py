@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.calibration import calibrate
 
 

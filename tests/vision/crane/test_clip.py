@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.clip import build_clip, compact_ids, load_clip_weights, text_tower, tokenize
 from mmattn.vision.crane.config import CraneConfig
 from tests.vision.crane.tiny import TOKEN_IDS, tiny_config

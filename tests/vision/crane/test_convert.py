@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import tokenize
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.convert import convert

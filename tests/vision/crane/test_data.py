@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
-from mmattn.media.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.vision.crane.data import CraneDataModule, Source
 from mmattn.vision.crane.dataset import CraneDataset, Mosaic, subsample
 from mmattn.vision.crane.layouts import Record, read_layout

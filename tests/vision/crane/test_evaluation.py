@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.metrics.aupro import aupro, aupro_exact
 from mmattn.vision.crane.evaluation import ClassScores, CraneEvaluation, ScoreTable
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.export import export_model
 from tests.vision.crane.tiny import tiny_model
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane import dataset
 from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.feature_cache import CachedDataset, FeatureCache, fill, fingerprint, unpack

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models.vision_transformer import VisionTransformer
 
-from mmattn.core.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.foundation import CLIP_MEAN, CLIP_STD, TimmFoundation, build_foundation, to_imagenet
 from mmattn.vision.crane.model import CraneModel

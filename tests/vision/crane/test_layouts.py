@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.layouts import LAYOUTS, check, check_dataset, guess_layouts, read_layout, write_meta
 from tests.vision.crane.fake_datasets import PUBLISHED, write_dataset, write_image, write_mask
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane import photo_sources
 from mmattn.vision.crane.photo_sources import TRAINING, VALIDATION, WALLPAPERS, crop, load_source
 from mmattn.vision.crane.synthetic_collage import SURFACES, draw_collage

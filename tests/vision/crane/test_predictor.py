@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.errors import CheckpointError, InputError
+from mmattn.errors import CheckpointError, InputError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.vision.crane.config import CraneInferOptions
 from mmattn.vision.crane.predictor import CranePredictor, shrink

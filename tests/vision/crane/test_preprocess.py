@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 

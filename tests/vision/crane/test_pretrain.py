@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.photo_sources import TRAINING, WALLPAPERS

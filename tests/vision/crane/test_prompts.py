@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.prompts import PromptLearner, encode_prompts, encode_texts, prompt_texts, shift_ids
 from tests.vision.crane.tiny import TOKEN_IDS, tiny_config, tiny_model

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.tower import VisionTower, dual_attention, resize_positions
 from tests.vision.crane.tiny import tiny_config, tiny_model
 

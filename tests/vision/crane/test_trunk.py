@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmattn.core.errors import InputError
+from mmattn.errors import InputError
 from mmattn.vision.crane.trunk import CHANNELS, EfficientNetLite0Trunk, TrunkPatchEmbed, self_distances
 
 
