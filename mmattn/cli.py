@@ -18,7 +18,7 @@ by these names, ``Name`` being the capitalised system name:
     ``NamePredictor.from_pretrained(source, *, device, options=NameInferOptions(...), **overrides)``.
 ``commands``
     No torch at import. Any of these functions; a command without its function says that the system has none.
-    ``infer(request: InferRequest) -> int``: calls :func:`mmattn.core.runner.run_batch`.
+    ``infer(request: InferRequest) -> int``: calls :func:`mmattn.core.batch.runner.run_batch`.
     ``live(request: InferRequest) -> int``: what ``mmattn infer --live SOURCE`` does; ``request.live`` is the source.
     ``convert(args) -> int``: ``args.file: Path``, ``args.output: Path``.
     ``export(args) -> int``: ``args.checkpoint: str``, ``args.output: Path``.

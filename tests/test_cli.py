@@ -14,7 +14,7 @@ from mmattn import __version__
 from mmattn.cli import COMMANDS, main
 from mmattn.commands import app
 from mmattn.commands.systems import SYSTEMS
-from mmattn.core.request import InferRequest
+from mmattn.core.batch.request import InferRequest
 from mmattn.errors import MediaError
 from tests.commands.fake_system import commands as fake_commands
 from tests.commands.fake_system.config import FakeInferOptions
@@ -278,7 +278,7 @@ def test_the_example_of_infer_suits_the_system(run: Run, system: str, inputs: st
 
 
 def test_a_misspelt_config_is_told_before_lightning_is_imported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mmattn.core.lightning_cli", None)
+    monkeypatch.setitem(sys.modules, "mmattn.core.training.lightning_cli", None)
     code, _, err = run("fit", "--config", "lina/nope")
     assert code == 2
     assert "Config 'lina/nope' is neither" in err
@@ -342,7 +342,7 @@ def test_app_offers_every_checkpoint_with_every_recipe(
 def test_app_without_a_system_serves_every_installed_one(
     run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mmattn.core.resolver.files", lambda package: tmp_path)
+    monkeypatch.setattr("mmattn.core.weights.resolver.files", lambda package: tmp_path)
     code, _, err = run("app")
     assert code == 2
     assert "No system has an embedded model in this installation." in err
@@ -399,7 +399,7 @@ def test_training_forwards_to_the_lightning_command_line(run: Run, monkeypatch: 
         seen.append(args)
         return 0
 
-    monkeypatch.setitem(sys.modules, "mmattn.core.lightning_cli", SimpleNamespace(cli_main=cli_main))
+    monkeypatch.setitem(sys.modules, "mmattn.core.training.lightning_cli", SimpleNamespace(cli_main=cli_main))
     assert run("fit", "--config", "crane/embedded", "--trainer.max_epochs", "1")[0] == 0
     assert run("test", "--help-all")[0] == 0
     assert seen == [["fit", "--config", "crane/embedded", "--trainer.max_epochs", "1"], ["test", "--help"]]

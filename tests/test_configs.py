@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from mmattn.core.configs import find_config, list_configs
-from mmattn.core.lightning_cli import CommandLine, build, cli_main
+from mmattn.core.training.configs import find_config, list_configs
+from mmattn.core.training.lightning_cli import CommandLine, build, cli_main
 from mmattn.video.crash.box_features import FEATURES
 from mmattn.video.crash.config import CrashConfig, CrashLossOptions
 from mmattn.vision.crane import foundation

@@ -2,7 +2,7 @@
 
 Sizes are those of the released recipe: 4096 features of 20 slots, width 512, clips of 100 frames. Weights and features
 are random; the time does not depend on their values. Ours scores with packed weights. Much of the gain may come from
-the matrix product alone (oneDNN's in the place of MKL's, see :mod:`mmattn.video.crash.linear`), so the same form is
+the matrix product alone (oneDNN's in the place of MKL's, see :mod:`mmattn.kernels.products`), so the same form is
 also timed on PyTorch's own product.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmattn.commands.flags import add_flags, given_flags
 from mmattn.commands.systems import class_of, command_of, parser_for, part_of, take_system
-from mmattn.core.request import InferRequest
+from mmattn.core.batch.request import InferRequest
 from mmattn.errors import InputError
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmattn.commands.systems import parser_for
-from mmattn.core.configs import resolve_configs
+from mmattn.core.training.configs import resolve_configs
 
 __all__ = ["main"]
 
@@ -41,6 +41,6 @@ def main(argv: Sequence[str]) -> int:
             parser.parse_args(rest)
         parser.error("the following arguments are required: --config")
     resolve_configs(rest)  # tells of a misspelt name before the long import
-    from mmattn.core.lightning_cli import cli_main
+    from mmattn.core.training.lightning_cli import cli_main
 
     return cli_main([command, *("--help" if word == "--help-all" else word for word in rest)])

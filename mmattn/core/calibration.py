@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from mmattn.core.inputs import InputItem
+from mmattn.core.batch.inputs import InputItem
 
 __all__ = ["measure_items", "write_calibration"]
 

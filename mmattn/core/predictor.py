@@ -47,7 +47,7 @@ class Predictor(Protocol[Item, Out]):
     """A loaded model together with its pre- and post-processing.
 
     Implementations also have the class method ``from_pretrained(source, *, device="auto", **options)`` with
-    ``source`` as :func:`mmattn.core.resolver.resolve` reads it; it is no part of the protocol because only the
+    ``source`` as :func:`mmattn.core.weights.resolver.resolve` reads it; it is no part of the protocol because only the
     code that names a system calls it.
     """
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmattn.core.inputs import InputItem
-from mmattn.core.request import InferRequest
-from mmattn.core.runner import run_batch
+from mmattn.core.batch.inputs import InputItem
+from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.runner import run_batch
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from mmattn.core.batch.inputs import expand_inputs
 from mmattn.core.calibration import measure_items, write_calibration
-from mmattn.core.inputs import expand_inputs
 from mmattn.errors import InputError
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.inputs import InputItem, expand_inputs
-from mmattn.core.journal import Stamp
-from mmattn.core.request import InferRequest
-from mmattn.core.runner import run_batch
+from mmattn.core.batch.inputs import InputItem, expand_inputs
+from mmattn.core.batch.journal import Stamp
+from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.runner import run_batch
 from tests.core.fake_runner import CountPredictor, CountResult
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmattn.bench.peers.crane import dattn_per_head, dual_attention_maps
-from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.vision.crane.clip import build_clip, tokenize
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 from mmattn.vision.crane.convert import convert

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.core.stored_model import check_sizes, load_stored, save_stored
+from mmattn.core.weights.stored_model import check_sizes, load_stored, save_stored
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
 
@@ -88,7 +88,7 @@ def save_lina(folder: str | Path, stored: StoredLina, *, card: str, dtype: torch
         dtype: Floating type of all tensors; None leaves them as they are.
 
     Raises:
-        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+        CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
     """
     config = stored.config.to_dict()
     return save_stored(

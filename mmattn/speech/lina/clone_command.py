@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmattn.core.inputs import InputItem
-from mmattn.core.journal import Journal
-from mmattn.core.request import InferRequest
-from mmattn.core.runner import describe_run
+from mmattn.core.batch.inputs import InputItem
+from mmattn.core.batch.journal import Journal
+from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.runner import describe_run
 from mmattn.errors import InputError
 from mmattn.media.audio import is_audio
 from mmattn.speech.lina.config import LinaInferOptions

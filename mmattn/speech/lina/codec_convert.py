@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import check_keys, load_torch_file
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer, WavTokenizerConfig
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.media.audio import audio_seconds, is_audio, read_audio
 

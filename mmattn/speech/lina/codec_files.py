@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import check_keys, load_checkpoint, save_checkpoint
-from mmattn.core.config_types import check_types
-from mmattn.core.resolver import resolve
-from mmattn.core.stored_model import check_sizes
+from mmattn.core.config_fields import check_types
+from mmattn.core.weights.checkpoint import check_keys, load_checkpoint, save_checkpoint
+from mmattn.core.weights.resolver import resolve
+from mmattn.core.weights.stored_model import check_sizes
 from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.checkpoints import PREFIX
 from mmattn.speech.lina.codec import Codec
@@ -113,7 +113,7 @@ def save_codec(
         dtype: Floating type of all tensors; None leaves them as they are.
 
     Raises:
-        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+        CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
     """
     name, options = describe_codec(codec)
     tensors = {PREFIX + key: tensor.to(dtype or tensor.dtype) for key, tensor in codec.state_dict().items()}

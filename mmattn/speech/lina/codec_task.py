@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.speech.lina.codec_codebooks import CodebookLearner
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec, EmbeddedCodecConfig

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.request import InferRequest
+from mmattn.core.batch.request import InferRequest
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.core.inputs import InputItem
+    from mmattn.core.batch.inputs import InputItem
     from mmattn.speech.lina.predictor import LinaPredictor
     from mmattn.speech.lina.results import LinaResult
 
@@ -78,7 +78,7 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
-    from mmattn.core.dataset_scan import print_findings
+    from mmattn.core.datasets.scan import print_findings
     from mmattn.speech.lina.data_check import check_dataset
 
     return print_findings(*check_dataset(args.path, args.layout))
@@ -100,7 +100,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _speak(request: InferRequest) -> int:
-    from mmattn.core.runner import run_batch
+    from mmattn.core.batch.runner import run_batch
     from mmattn.speech.lina.infer_lines import TEXT_SUFFIXES, read_script, recorded_options
 
     def make_predictor(items: Sequence[InputItem]) -> _Reader:
@@ -202,7 +202,7 @@ def _load(request: InferRequest, options: Any) -> LinaPredictor:
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]]) -> None:
-    from mmattn.core.failures import failed_items
+    from mmattn.core.batch.page import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.model import LinaModel

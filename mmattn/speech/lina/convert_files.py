@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mmattn.core.checkpoint import check_replaceable
+from mmattn.core.weights.checkpoint import check_replaceable
 from mmattn.errors import CheckpointError
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.checkpoints import StoredLina, save_lina

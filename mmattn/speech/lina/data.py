@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.speech.lina.codec import Codec
 from mmattn.speech.lina.codec_files import build_codec, load_codec

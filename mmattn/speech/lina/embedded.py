@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mmattn.core.checkpoint import read_card
+from mmattn.core.weights.checkpoint import read_card
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.checkpoints import load_lina, save_lina
 from mmattn.speech.lina.voice import fingerprint, load_voice, save_voice

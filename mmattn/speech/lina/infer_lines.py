@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from mmattn.core.inputs import InputItem, expand_inputs
+from mmattn.core.batch.inputs import InputItem, expand_inputs
 from mmattn.errors import InputError
 from mmattn.speech.lina.config import LinaInferOptions
 

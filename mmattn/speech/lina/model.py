@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys
+from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.collate import SpeechBatch
 from mmattn.speech.lina.config import LinaConfig

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.speech.lina.data import LinaDataModule
 from mmattn.speech.lina.evaluation import spoken_words

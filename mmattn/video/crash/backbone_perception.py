@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmattn.core.weights.pretrained import load_state, missing_weights, read_state
 from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
 from mmattn.video.crash.crop_perception import CropOptions, CropPerception
 from mmattn.video.crash.crops import Crops
-from mmattn.video.crash.pretrained_files import load_state, missing_weights, read_state
 from mmattn.video.crash.released_perception import build_detector
 from mmattn.video.crash.road_detectors import RoadDetector
 

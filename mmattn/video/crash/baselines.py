@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES, FRAME_FEATURES
 from mmattn.video.crash.evaluation import CrashEvaluation, score

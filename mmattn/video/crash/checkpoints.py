@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.stored_model import load_stored, save_stored
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.stored_model import load_stored, save_stored
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.model import RiskModel, build_model
 
@@ -83,7 +83,7 @@ def save_crash(folder: str | Path, stored: StoredCrash, *, card: str, dtype: tor
         dtype: Floating type of all tensors; None leaves them as they are.
 
     Raises:
-        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+        CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
     """
     config = stored.config.to_dict()
     return save_stored(

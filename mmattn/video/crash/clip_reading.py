@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from mmattn.errors import InputError
+from mmattn.media.npz import read_array
 from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder
 from mmattn.video.crash.layout_scan import Clip
-from mmattn.video.crash.npz import read_array
 
 __all__ = ["ClipReader", "FolderReader", "NpzReader", "frames_before", "reference_frame"]
 

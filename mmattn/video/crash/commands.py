@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.request import InferRequest
+from mmattn.core.batch.request import InferRequest
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mmattn.core.inputs import InputItem
+    from mmattn.core.batch.inputs import InputItem
     from mmattn.video.crash.feature_folder import Filled
     from mmattn.video.crash.predictor import CrashPredictor
 
@@ -31,7 +31,7 @@ TARGETS = ("features", "clips", "boxes")
 
 def infer(request: InferRequest) -> int:
     """Scores videos and feature files: curve, alerts, overlay video and numbers for each, one page for all."""
-    from mmattn.core.runner import run_batch
+    from mmattn.core.batch.runner import run_batch
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.alerts import AlertRule
 
@@ -75,8 +75,8 @@ def convert(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a rate of false alarms from videos of normal driving."""
+    from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
-    from mmattn.core.inputs import expand_inputs
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.alerts import AlertRule, threshold_for_rate
     from mmattn.video.crash.config import CrashInferOptions
@@ -122,7 +122,7 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
-    from mmattn.core.dataset_scan import print_findings
+    from mmattn.core.datasets.scan import print_findings
     from mmattn.video.crash.data_check import check_dataset
 
     return print_findings(
@@ -236,7 +236,7 @@ def _predictor(
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
-    from mmattn.core.failures import failed_items
+    from mmattn.core.batch.page import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmattn.video.crash.linear import Linear, Packable, uses_packed
+from mmattn.kernels.products import Linear, Packable, uses_packed
 
 __all__ = ["ChannelAttention", "ContextBranch", "SpectralGate"]
 

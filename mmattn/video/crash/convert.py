@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.heads import positional_encoding

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, cast
 
 from torch.utils.data import DataLoader
 
-from mmattn.core.datamodule import BaseDataModule, EpochShuffle
-from mmattn.core.dataset_scan import named
+from mmattn.core.datasets.scan import named
+from mmattn.core.training.datamodule import BaseDataModule, EpochShuffle
 from mmattn.errors import InputError
 from mmattn.video.crash.augmentation import MissingData, MissingMode, split_clips, take_fraction
 from mmattn.video.crash.clip_reading import FolderReader

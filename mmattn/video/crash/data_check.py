@@ -11,10 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmattn.errors import InputError, MediaError
+from mmattn.media.npz import read_array
 from mmattn.media.video import open_video
 from mmattn.video.crash.clip_reading import ClipReader, NpzReader, frames_before, reference_frame
 from mmattn.video.crash.layouts import LAYOUTS, Clip, clip_reader, guess_layouts, scan_clips
-from mmattn.video.crash.npz import read_array
 
 __all__ = ["Report", "check", "check_dataset"]
 

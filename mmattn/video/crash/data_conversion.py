@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
+from mmattn.media.npz import read_array, read_text
+from mmattn.media.plain_pickle import load_plain_pickle
 from mmattn.video.crash.clip_reading import ClipReader, frames_before
 from mmattn.video.crash.clip_table import write_clip_table
 from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
 from mmattn.video.crash.layout_readers import dad_names
 from mmattn.video.crash.layouts import LAYOUTS, Clip, clip_reader, guess_layouts, read_clips
-from mmattn.video.crash.npz import read_array, read_text
-from mmattn.video.crash.safe_pickle import load_plain_pickle
 
 __all__ = ["TARGETS", "convert_dataset", "convert_detections", "convert_features", "split_dad_batches"]
 
@@ -160,7 +160,7 @@ def convert_detections(root: str | Path, output: str | Path | None = None) -> Fi
     """Writes A3D's pickled boxes as npz files that are read without unpickling.
 
     Each pickle may hold lists, dicts, tuples, numbers, strings and NumPy arrays and nothing else, see
-    :mod:`mmattn.video.crash.safe_pickle`; others are refused one by one and reported.
+    :mod:`mmattn.media.plain_pickle`; others are refused one by one and reported.
 
     Args:
         root: A3D's folder with ``detections/{positive,negative}/ID.pkl``.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.video.crash.detector import LAG, STRIDE, VALUES, detector_input
 from mmattn.video.crash.synthetic_files import clip_path, read_clip, write_clips

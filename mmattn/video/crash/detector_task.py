@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.video.crash.detector import STRIDE, VALUES, CrashDetector, DetectorOutput, decode_boxes
 
 __all__ = ["CrashDetectorTask", "detector_losses", "focal_loss", "match"]

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmattn.kernels.products import linear
 from mmattn.video.crash.config import CrashConfig
-from mmattn.video.crash.linear import linear
 from mmattn.video.crash.object_attention import masked_softmax
 from mmattn.video.crash.recurrence import PartedGru
 from mmattn.video.crash.risk import Observation, RiskModel, RiskState

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mmattn.core.checkpoint import read_card
+from mmattn.core.weights.checkpoint import read_card
 from mmattn.errors import CheckpointError
 from mmattn.video.crash.checkpoints import load_crash, save_crash
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmattn.core.task import check_state
+from mmattn.core.training.task import check_state
 from mmattn.video.crash.box_features import FEATURES, View, describe
 from mmattn.video.crash.checkpoints import load_detector
 from mmattn.video.crash.detector import CrashDetector, decode_boxes, detector_input

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmattn.core.inputs import InputItem, expand_inputs
+from mmattn.core.batch.inputs import InputItem, expand_inputs
 from mmattn.errors import InputError
 from mmattn.media.video import VIDEO_SUFFIXES, open_video, sample_times
 from mmattn.video.crash.box_file import find_box_file, read_box_file

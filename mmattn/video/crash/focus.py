@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmattn.kernels import attention
+from mmattn.kernels.products import Linear, stacked
 from mmattn.video.crash.config import TfaOutput
-from mmattn.video.crash.linear import Linear, stacked
 
 __all__ = ["TemporalFocus"]
 

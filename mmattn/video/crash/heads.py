@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmattn.kernels import attention
-from mmattn.video.crash.linear import Linear
+from mmattn.kernels.products import Linear
 
 __all__ = ["Classifier", "VideoAggregation", "positional_encoding"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmattn.core.dataset_scan import named
+from mmattn.core.datasets.scan import named
 from mmattn.errors import InputError
+from mmattn.media.npz import read_array, read_text
 from mmattn.video.crash.layout_scan import Clip, Scan, read_label, read_seconds
-from mmattn.video.crash.npz import read_array, read_text
 
 __all__ = ["read_a3d", "read_annotated_videos", "read_ccd", "read_dad", "read_nexar"]
 

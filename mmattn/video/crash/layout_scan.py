@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmattn.core.dataset_scan import DatasetScan, named
+from mmattn.core.datasets.scan import DatasetScan, named
 from mmattn.errors import InputError
 
 __all__ = ["Clip", "Scan", "read_label", "read_seconds"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from mmattn.core.dataset_scan import named
+from mmattn.core.datasets.scan import named
 from mmattn.errors import InputError
 from mmattn.video.crash.clip_reading import ClipReader, FolderReader, NpzReader
 from mmattn.video.crash.clip_table import read_clip_table

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.video.crash.linear import Linear, linear, stacked
+from mmattn.kernels.products import Linear, linear, stacked
 
 __all__ = ["ObjectAttention", "masked_softmax", "max_boxes", "mean_boxes"]
 

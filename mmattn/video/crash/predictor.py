@@ -18,13 +18,13 @@ import torch
 
 from mmattn.core.device import resolve_device
 from mmattn.errors import InputError, MediaError
+from mmattn.media.npz import read_array
 from mmattn.media.video import VideoReader, open_video
 from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.checkpoints import load_crash
 from mmattn.video.crash.config import CrashConfig, CrashInferOptions
 from mmattn.video.crash.frame_risk import FrameRisk, Step
 from mmattn.video.crash.model import RiskModel
-from mmattn.video.crash.npz import read_array
 from mmattn.video.crash.perception import Perception
 from mmattn.video.crash.perceptions import build_perception
 from mmattn.video.crash.results import CrashResult

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.video.crash.linear import Linear, Packable, pack_weight, packed_linear, stacked, uses_packed
+from mmattn.kernels.products import Linear, Packable, pack_weight, packed_linear, stacked, uses_packed
 
 __all__ = ["PartedGru", "gru_cell"]
 

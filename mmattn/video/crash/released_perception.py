@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmattn.core.weights.pretrained import import_torchvision, load_torchvision
 from mmattn.errors import InputError
 from mmattn.video.crash.crop_perception import CropOptions, CropPerception
 from mmattn.video.crash.crops import Crops
-from mmattn.video.crash.pretrained_files import import_torchvision, load_torchvision
 from mmattn.video.crash.road_detectors import NoDetector, RoadDetector, TorchvisionDetector
 
 __all__ = ["ResNet101Pool", "Vgg16Fc7", "build_detector", "build_released_perception"]

@@ -18,11 +18,11 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys
+from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
+from mmattn.kernels.products import Linear, Packable
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.heads import Classifier
-from mmattn.video.crash.linear import Linear, Packable
 
 __all__ = ["CrashOutput", "Observation", "RiskModel", "RiskState"]
 
@@ -194,7 +194,7 @@ class RiskModel(nn.Module):
         """Lays the weights out for scoring on the CPU, which takes as much memory again, and returns the model.
 
         Scores stay the same up to rounding; a streamed frame of the published size takes a quarter less time. Undone by
-        ``train()``, ``load_state_dict()`` and ``to()``; see :class:`.linear.Packable`.
+        ``train()``, ``load_state_dict()`` and ``to()``; see :class:`~mmattn.kernels.products.Packable`.
         """
         for module in self.modules():
             if isinstance(module, Packable):

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from mmattn.core.weights.pretrained import import_torchvision, load_torchvision
 from mmattn.errors import InputError
-from mmattn.video.crash.pretrained_files import import_torchvision, load_torchvision
 from mmattn.video.crash.tracking import KIND_NAMES
 
 __all__ = ["COCO_KINDS", "FrameBoxes", "NoDetector", "RoadDetector", "TorchvisionDetector", "kind_name", "kind_number"]

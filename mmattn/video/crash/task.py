@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.media.image import write_png
 from mmattn.metrics.accident import legacy_metrics, video_ap

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.resolver import resolve
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.resolver import resolve
 from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps

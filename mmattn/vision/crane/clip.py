@@ -20,7 +20,7 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys, load_torch_file
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file
 from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 

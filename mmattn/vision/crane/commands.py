@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.request import InferRequest
+from mmattn.core.batch.request import InferRequest
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.core.inputs import InputItem
+    from mmattn.core.batch.inputs import InputItem
     from mmattn.vision.crane.predictor import CranePredictor
 
 __all__ = ["add_arguments", "calibrate", "convert", "data_check", "data_make", "export", "infer"]
@@ -26,7 +26,7 @@ NOTE = (
 
 def infer(request: InferRequest) -> int:
     """Scores pictures and videos: overlay, raw map and numbers for each, one page for all."""
-    from mmattn.core.runner import run_batch
+    from mmattn.core.batch.runner import run_batch
     from mmattn.media.image import IMAGE_SUFFIXES
     from mmattn.media.video import VIDEO_SUFFIXES
 
@@ -74,8 +74,8 @@ def export(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a false-alarm rate from a folder of normal pictures."""
+    from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
-    from mmattn.core.inputs import expand_inputs
     from mmattn.media.image import IMAGE_SUFFIXES
     from mmattn.vision.crane.calibration import calibrate as find_threshold
 
@@ -114,7 +114,7 @@ def data_make(args: argparse.Namespace) -> int:
 
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
-    from mmattn.core.dataset_scan import print_findings
+    from mmattn.core.datasets.scan import print_findings
     from mmattn.vision.crane.layouts import check_dataset
 
     return print_findings(*check_dataset(args.path, args.layout))
@@ -158,7 +158,7 @@ def _read_ahead(path: Path) -> Any:
 
 
 def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
-    from mmattn.core.failures import failed_items
+    from mmattn.core.batch.page import failed_items
     from mmattn.viz.gallery import GalleryItem, write_gallery
 
     items = [

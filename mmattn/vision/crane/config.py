@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from mmattn.core.config_types import check_types
+from mmattn.core.config_fields import check_types
 
 __all__ = ["RECIPES", "ClipArchitecture", "CraneConfig", "CraneInferOptions"]
 

@@ -20,7 +20,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import text_tower, tokenize
 from mmattn.vision.crane.config import RECIPES, CraneConfig

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch.utils.data import ConcatDataset, Dataset
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.vision.crane.dataset import CraneDataset, Mosaic, subsample
 from mmattn.vision.crane.layouts import LAYOUTS, read_layout

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from mmattn.core.checkpoint import load_checkpoint, read_card, save_checkpoint
-from mmattn.core.stored_model import cast_floating
+from mmattn.core.weights.checkpoint import load_checkpoint, read_card, save_checkpoint
+from mmattn.core.weights.stored_model import cast_floating
 from mmattn.vision.crane.config import CraneConfig
 
 __all__ = ["main", "ship"]

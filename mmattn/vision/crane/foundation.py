@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys, load_torch_file
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file
 from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import CraneConfig
 

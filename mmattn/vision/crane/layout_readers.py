@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from mmattn.core.dataset_scan import named
+from mmattn.core.datasets.scan import named
 from mmattn.vision.crane.layout_scan import Record, Scan
 
 __all__ = ["LAYOUTS", "Layout"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmattn.core.dataset_scan import DatasetScan, named
+from mmattn.core.datasets.scan import DatasetScan, named
 from mmattn.media.image import is_image
 
 __all__ = ["Record", "Scan"]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mmattn.core.dataset_scan import named
+from mmattn.core.datasets.scan import named
 from mmattn.errors import InputError, MediaError
 from mmattn.media.files import atomic_path
 from mmattn.media.image import read_image

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.resolver import resolve
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.resolver import resolve
 from mmattn.vision.crane.config import CraneConfig, CraneInferOptions
 from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.memory import MutualMemory, NormalMemory, PatchMemory, blend

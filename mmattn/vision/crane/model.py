@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys
+from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import build_clip, text_tower
 from mmattn.vision.crane.config import CraneConfig

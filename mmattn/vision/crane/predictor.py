@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
 from mmattn.core.device import resolve_device
-from mmattn.core.resolver import resolve
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.resolver import resolve
 from mmattn.errors import InputError
 from mmattn.media.image import read_image
 from mmattn.media.video import is_video, open_video, sample_times
@@ -279,7 +279,7 @@ def _check_options(options: CraneInferOptions) -> None:
 
 
 def _pictures_of(folder: str) -> list[Path]:
-    from mmattn.core.inputs import expand_inputs
+    from mmattn.core.batch.inputs import expand_inputs
     from mmattn.media.image import IMAGE_SUFFIXES
 
     return [item.path for item in expand_inputs([folder], suffixes=IMAGE_SUFFIXES)]

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.core.checkpoint import save_checkpoint
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.dattn import dattn, foundation_attention
 from mmattn.vision.crane.model import CraneModel

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.vision.crane.dataset import CraneDataset
 from mmattn.vision.crane.layouts import read_layout

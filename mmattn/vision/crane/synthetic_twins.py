@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
 from mmattn.vision.crane.synthetic import SPLITS, draw_pair
 from mmattn.vision.crane.synthetic_data import normalise

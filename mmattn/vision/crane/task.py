@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.resolver import resolve
-from mmattn.core.task import BaseTask
+from mmattn.core.training.datamodule import BaseDataModule
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.weights.resolver import resolve
 from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.evaluation import CraneEvaluation

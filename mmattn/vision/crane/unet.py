@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmattn.core.task import BaseTask
+from mmattn.core.training.task import BaseTask
 from mmattn.vision.crane.baselines import SIGMA, with_maximum
 from mmattn.vision.crane.evaluation import CraneEvaluation
 from mmattn.vision.crane.scoring import smooth_maps, upsample_maps

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.codec_embedded import EmbeddedCodec
 from mmattn.speech.lina.codec_files import build_codec, describe_codec, load_codec, save_codec

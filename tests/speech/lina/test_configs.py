@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.lightning_cli import build
+from mmattn.core.training.lightning_cli import build
 from mmattn.speech.lina import cloning
 from mmattn.speech.lina.checkpoints import load_lina
 from mmattn.speech.lina.codec_embedded import EmbeddedCodecConfig

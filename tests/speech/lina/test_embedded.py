@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.resolver import embedded_path
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.resolver import embedded_path
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
 from mmattn.speech.lina.embedded import ship

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmattn.cli import main
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.media.video import open_video
 from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash
 from mmattn.video.crash.convert import to_published

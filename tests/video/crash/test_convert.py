@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmattn.bench.peers.crash import PerStepCrash
-from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import TRAINING_SETTINGS, CrashConfig
 from mmattn.video.crash.convert import convert, from_published, read_published, to_published

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.errors import InputError
 from mmattn.video.crash.detector import (
     STRIDE,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mmattn.errors import CheckpointError, InputError
+from mmattn.kernels.products import uses_onednn
 from mmattn.video.crash.config import TRAINING_SETTINGS, CrashConfig
-from mmattn.video.crash.linear import uses_onednn
 from mmattn.video.crash.losses import crash_loss
 from mmattn.video.crash.model import CrashModel, RiskModel, build_model
 from tests.video.crash.tiny import clips, tiny_config, tiny_model

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmattn.core.checkpoint import save_checkpoint
 from mmattn.core.predictor import Predictor, Result
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError, MediaError, WeightsUnavailableError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from mmattn.core.weights import pretrained
 from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
-from mmattn.video.crash import pretrained_files
 from mmattn.video.crash.box_sampling import select_boxes_upstream
 from mmattn.video.crash.crop_perception import CropOptions
 from mmattn.video.crash.crops import Crops
@@ -199,7 +199,7 @@ def test_fc7_is_torchvisions_classifier_before_its_second_relu():
     assert features.shape == (1, 4096)
     assert (features < 0).any()
     torch.testing.assert_close(features, expected)
-    pretrained_files.load_state(ours, state, what="the file", ignored=ours.ignored)
+    pretrained.load_state(ours, state, what="the file", ignored=ours.ignored)
 
 
 def test_resnet_101_gives_what_torchvisions_last_layer_is_given():
@@ -207,7 +207,7 @@ def test_resnet_101_gives_what_torchvisions_last_layer_is_given():
 
     theirs = resnet101().eval()
     ours = ResNet101Pool().eval()
-    pretrained_files.load_state(ours, theirs.state_dict(), what="the file", ignored=ours.ignored)
+    pretrained.load_state(ours, theirs.state_dict(), what="the file", ignored=ours.ignored)
     theirs.fc = torch.nn.Identity()
     crops = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import InputError
 from mmattn.video.crash.box_features import FEATURES
 from mmattn.video.crash.detector import CrashDetector

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score
 
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.metrics.accident import far_threshold, lead_time
 from mmattn.video.crash.baselines import BaselineTask, chance, danger, growth, time_to_collision

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmattn.cli import main
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.media.video_writer import VideoWriter
 from mmattn.vision.crane.config import CraneInferOptions
 from mmattn.vision.crane.predictor import CranePredictor

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.clip import tokenize
 from mmattn.vision.crane.config import CraneConfig

@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.resolver import embedded_path
+from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.weights.resolver import embedded_path
 from mmattn.media.image import read_image, read_mask
 from mmattn.vision.crane.baselines import TRUNK_PREFIX, embedded_trunk
 from mmattn.vision.crane.config import CraneConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmattn.core.checkpoint import save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.media.video_writer import VideoWriter
 from mmattn.vision.crane.config import CraneInferOptions

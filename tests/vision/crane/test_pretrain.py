@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from mmattn.core.checkpoint import load_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.errors import InputError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 from mmattn.vision.crane.model import CraneModel

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import default_collate
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.losses import crane_loss

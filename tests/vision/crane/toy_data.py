@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mmattn.core.datamodule import BaseDataModule
+from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.vision.crane.preprocess import Preprocess
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmattn.core import journal
-from mmattn.core.runner import read_ahead, seed_everything
+from mmattn.core.batch import journal
+from mmattn.core.batch.runner import read_ahead, seed_everything
 from mmattn.errors import InputError, OutputError
 from tests.core.fake_runner import CountOptions, CountPredictor, CountResult, Harness
 
@@ -370,7 +370,7 @@ def test_a_process_that_is_stopped_loses_no_finished_item(harness: Harness, kind
     # A suite that was started in the background ignores Ctrl-C, and its children would inherit that.
     listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], preexec_fn=listens
+        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], preexec_fn=listens
     )
     results = harness.output / "results.jsonl"
     deadline = time.monotonic() + 60
@@ -395,7 +395,7 @@ def test_a_process_that_is_stopped_loses_no_finished_item(harness: Harness, kind
 
 
 def test_reading_runs_ahead_by_a_bounded_number_of_items(harness: Harness) -> None:
-    from mmattn.core.inputs import expand_inputs
+    from mmattn.core.batch.inputs import expand_inputs
 
     items = expand_inputs([str(i) for i in harness.inputs], suffixes=[".txt"])
     seen: list[str] = []

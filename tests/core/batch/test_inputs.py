@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.inputs import expand_inputs
+from mmattn.core.batch.inputs import expand_inputs
 from mmattn.errors import InputError
 
 PICTURES = {".png", ".jpg"}

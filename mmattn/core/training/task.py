@@ -2,7 +2,8 @@
 
 A task saves its constructor arguments as plain values, builds its parts in a fixed order, and keeps frozen weights out
 of its checkpoints: they are re-created by name (a pretrained CLIP) or from ``initial_checkpoint``, so a checkpoint of
-43,008 trained numbers stays a small file. The command line of :mod:`mmattn.core.lightning_cli` accepts any subclass.
+43,008 trained numbers stays a small file. The command line of :mod:`mmattn.core.training.lightning_cli` accepts any
+subclass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys
+from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError
 
 __all__ = ["BaseTask", "check_state", "frozen_keys", "to_plain"]

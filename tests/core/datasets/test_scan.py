@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.dataset_scan import DatasetScan, named, print_findings
+from mmattn.core.datasets.scan import DatasetScan, named, print_findings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmattn.errors import InputError
-from mmattn.video.crash.safe_pickle import load_plain_pickle
+from mmattn.media.plain_pickle import load_plain_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),

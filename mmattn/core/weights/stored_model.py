@@ -15,9 +15,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from mmattn.core.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.config_types import check_types
-from mmattn.core.resolver import resolve
+from mmattn.core.config_fields import check_types
+from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
+from mmattn.core.weights.resolver import resolve
 from mmattn.errors import CheckpointError
 
 __all__ = ["StoredModel", "cast_floating", "check_sizes", "load_stored", "save_stored", "split_part"]
@@ -102,7 +102,7 @@ def save_stored(
         dtype: Floating type of all tensors; None leaves them as they are.
 
     Raises:
-        CheckpointError: As :func:`mmattn.core.checkpoint.save_checkpoint`.
+        CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
     """
     joined = {**tensors, **{prefix + name: tensor for name, tensor in part.items()}}
     if dtype is not None:

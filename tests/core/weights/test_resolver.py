@@ -4,8 +4,8 @@ import httpx
 import pytest
 from huggingface_hub import errors
 
-from mmattn.core import resolver
-from mmattn.core.resolver import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, embedded_path, parse_hub, resolve
+from mmattn.core.weights import resolver
+from mmattn.core.weights.resolver import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, embedded_path, parse_hub, resolve
 from mmattn.errors import InputError, WeightsUnavailableError
 
 

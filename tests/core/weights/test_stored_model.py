@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from mmattn.core.checkpoint import load_checkpoint
-from mmattn.core.stored_model import StoredModel, cast_floating, check_sizes, load_stored, save_stored, split_part
+from mmattn.core.weights.checkpoint import load_checkpoint
+from mmattn.core.weights.stored_model import (
+    StoredModel,
+    cast_floating,
+    check_sizes,
+    load_stored,
+    save_stored,
+    split_part,
+)
 from mmattn.errors import CheckpointError, WeightsUnavailableError
 
 OWN = {"weight": torch.tensor([0.5, 0.25]), "partial": torch.tensor([3.0])}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core import configs
-from mmattn.core.configs import find_config, list_configs, resolve_configs
+from mmattn.core.training import configs
+from mmattn.core.training.configs import find_config, list_configs, resolve_configs
 from mmattn.errors import InputError
 
 

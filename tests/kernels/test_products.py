@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.video.crash.linear import Linear, linear, stacked, uses_onednn
+from mmattn.kernels.products import Linear, linear, stacked, uses_onednn
 
 needs_onednn = pytest.mark.skipif(
     not uses_onednn(torch.zeros(64, 256), torch.zeros(256, 256)), reason="this build of PyTorch has no oneDNN"

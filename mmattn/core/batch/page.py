@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmattn.core.journal import ERRORS, read_records
+from mmattn.core.batch.journal import ERRORS, read_records
 from mmattn.viz.gallery import GalleryItem
 
 __all__ = ["failed_items"]

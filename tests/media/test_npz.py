@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.video.crash.npz import read_array, read_text
+from mmattn.media.npz import read_array, read_text
 
 DATA = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
 

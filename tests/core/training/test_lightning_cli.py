@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.lightning_cli import CommandLine, build, cli_main
-from mmattn.core.task import BaseTask
+from mmattn.core.training.datamodule import BaseDataModule
+from mmattn.core.training.lightning_cli import CommandLine, build, cli_main
+from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 
 QUIET = {

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 import pytest
 
-from mmattn.core.config_types import check_types
+from mmattn.core.config_fields import check_types
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmattn.core.checkpoint import (
+from mmattn.core.weights.checkpoint import (
     check_keys,
     load_checkpoint,
     load_torch_file,

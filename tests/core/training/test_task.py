@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from mmattn.core.task import BaseTask, check_state, frozen_keys, to_plain
+from mmattn.core.training.task import BaseTask, check_state, frozen_keys, to_plain
 from mmattn.errors import CheckpointError
 
 

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from mmattn.core.checkpoint import check_keys, load_torch_file
+from mmattn.core.weights.checkpoint import check_keys, load_torch_file
 from mmattn.errors import CheckpointError, MissingExtraError, WeightsUnavailableError
 
 __all__ = ["import_torchvision", "load_state", "load_torchvision", "missing_weights", "read_state"]

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from mmattn.core.failures import failed_items
+from mmattn.core.batch.page import failed_items
 
 
 def test_each_line_of_the_errors_becomes_an_item(tmp_path: Path) -> None:

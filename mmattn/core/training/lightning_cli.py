@@ -23,10 +23,10 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mmattn.core.checkpoint import load_torch_file
-from mmattn.core.configs import resolve_configs
-from mmattn.core.datamodule import BaseDataModule
-from mmattn.core.task import BaseTask
+from mmattn.core.training.configs import resolve_configs
+from mmattn.core.training.datamodule import BaseDataModule
+from mmattn.core.training.task import BaseTask
+from mmattn.core.weights.checkpoint import load_torch_file
 from mmattn.errors import InputError, MmattnError, describe
 
 __all__ = ["CommandLine", "build", "cli_main"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmattn.core.inputs import InputItem
+from mmattn.core.batch.inputs import InputItem
 from mmattn.errors import InputError, OutputError
 
 __all__ = ["Journal", "Plan", "Stamp", "read_records", "storage_failure"]

@@ -2,8 +2,8 @@
 
 A failing item is written to ``errors.jsonl`` and the others go on; a batch that fails as a whole is repeated item by
 item, so that one bad input takes no other with it. Results appear under their names only when they are complete (see
-:mod:`mmattn.core.journal`), so Ctrl-C, a crash or a full disk cost at most the batch at work. Running the same command
-again does what is left.
+:mod:`mmattn.core.batch.journal`), so Ctrl-C, a crash or a full disk cost at most the batch at work. Running the same
+command again does what is left.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
-from mmattn.core.inputs import InputItem, expand_inputs
-from mmattn.core.journal import Journal, Plan
+from mmattn.core.batch.inputs import InputItem, expand_inputs
+from mmattn.core.batch.journal import Journal, Plan
+from mmattn.core.batch.request import InferRequest
 from mmattn.core.predictor import Predictor, Result
-from mmattn.core.request import InferRequest
 from mmattn.errors import OutputError, describe
 
 __all__ = ["EXIT_FINE", "EXIT_INTERRUPTED", "EXIT_SOME_FAILED", "run_batch"]

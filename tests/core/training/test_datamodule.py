@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from mmattn.core.datamodule import BaseDataModule, EpochShuffle
+from mmattn.core.training.datamodule import BaseDataModule, EpochShuffle
 from mmattn.errors import InputError
 
 

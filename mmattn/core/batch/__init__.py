@@ -1,0 +1,1 @@
+"""Behind ``mmattn infer``: what is asked, what is done already, one item after the other."""

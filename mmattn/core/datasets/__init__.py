@@ -1,0 +1,1 @@
+"""What the datasets of all systems have in common."""

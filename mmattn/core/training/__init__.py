@@ -1,0 +1,1 @@
+"""Behind ``mmattn fit`` and ``mmattn test``: Lightning's parts that all systems share."""
