@@ -12,8 +12,8 @@ from mmattn.core.training.configs import find_config, list_configs
 from mmattn.core.training.lightning_cli import CommandLine, build, cli_main
 from mmattn.video.crash.box_features import FEATURES
 from mmattn.video.crash.config import CrashConfig, CrashLossOptions
-from mmattn.vision.crane import foundation
 from mmattn.vision.crane.config import RECIPES, CraneConfig
+from mmattn.vision.crane.network import foundation
 from mmattn.vision.crane.task import CraneTask
 from tests.video.crash.fake_datasets import BOXES, WIDTH, WRITERS
 from tests.vision.crane.fake_datasets import write_dataset

@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+from mmattn.drawing.photographs import TRAINING, WALLPAPERS
 from mmattn.speech.lina.synthetic import Lexicon, make_sentences, split_of
 from mmattn.video.crash.synthetic import draw_clip
 from mmattn.video.crash.synthetic_render import decode, render
-from mmattn.vision.crane.photo_sources import TRAINING, WALLPAPERS
-from mmattn.vision.crane.synthetic import SPLITS, draw_pair
-from mmattn.vision.crane.synthetic_captions import caption
-from mmattn.vision.crane.synthetic_photo_twins import collage_pair, draw_validation_photograph, photograph_pair
-from mmattn.vision.crane.synthetic_photos import draw_photograph
+from mmattn.vision.crane.synthetic.captions import caption
+from mmattn.vision.crane.synthetic.photographs import draw_photograph
+from mmattn.vision.crane.synthetic.scenes import SPLITS, draw_pair
+from mmattn.vision.crane.synthetic.twins import collage_pair, draw_validation_photograph, photograph_pair
 
 # Bytes are the same with AVX2 and AVX-512; older processors round a few pixels otherwise.
 pytestmark = pytest.mark.skipif("*AVX2" not in cv2.getCPUFeaturesLine(), reason="the processor has no AVX2")

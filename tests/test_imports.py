@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mmattn"
 # A package may import its own floor and those below.
 FLOORS = [
     {"mmattn.kernels", "mmattn.errors"},
-    {"mmattn.attention", "mmattn.media", "mmattn.metrics", "mmattn.viz"},
+    {"mmattn.attention", "mmattn.layers", "mmattn.drawing", "mmattn.media", "mmattn.metrics", "mmattn.viz"},
     {"mmattn.core", "mmattn.integrations"},
     {"mmattn.vision", "mmattn.video", "mmattn.speech"},
     {"mmattn.ui", "mmattn.bench"},

@@ -17,9 +17,9 @@ from torch import Tensor
 from mmattn.bench.peers.crane import dattn_per_head, dual_attention_maps, dual_block_maps
 from mmattn.bench.report import Measure, Report
 from mmattn.bench.timer import Options, Peer, Run, compare, peak_extra_bytes
-from mmattn.vision.crane.dattn import dattn as apply_dattn
-from mmattn.vision.crane.dattn import foundation_attention
-from mmattn.vision.crane.tower import dual_attention, dual_block
+from mmattn.vision.crane.network.dattn import dattn as apply_dattn
+from mmattn.vision.crane.network.dattn import foundation_attention
+from mmattn.vision.crane.network.tower import dual_attention, dual_block
 
 __all__ = ["attention", "block_memory", "dattn"]
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from mmattn.bench.peers.crane import dattn_per_head, dual_attention_maps
 from mmattn.core.weights.checkpoint import load_checkpoint
-from mmattn.vision.crane.clip import build_clip, tokenize
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
-from mmattn.vision.crane.convert import convert
-from mmattn.vision.crane.dattn import dattn, foundation_attention
-from mmattn.vision.crane.foundation import to_imagenet
 from mmattn.vision.crane.losses import CraneLosses, crane_loss, dice_loss, focal_loss
 from mmattn.vision.crane.model import CraneModel
-from mmattn.vision.crane.prompts import encode_texts, prompt_texts
-from mmattn.vision.crane.scoring import fuse, image_logits, patch_logits, score_features
-from mmattn.vision.crane.tower import VisionFeatures, VisionTower, dual_attention, resize_positions
+from mmattn.vision.crane.network.clip import build_clip, tokenize
+from mmattn.vision.crane.network.dattn import dattn, foundation_attention
+from mmattn.vision.crane.network.foundation import to_imagenet
+from mmattn.vision.crane.network.prompts import encode_texts, prompt_texts
+from mmattn.vision.crane.network.scoring import fuse, image_logits, patch_logits, score_features
+from mmattn.vision.crane.network.tower import VisionFeatures, VisionTower, dual_attention, resize_positions
+from mmattn.vision.crane.weights.convert import convert
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_tensors
 
 FOLDER = "crane"

@@ -11,8 +11,8 @@ from torch import Tensor
 from mmattn.bench.peers.aupro import aupro_threshold_loop
 from mmattn.metrics.aupro import aupro, aupro_quantile, label_regions
 from mmattn.metrics.ranking import auroc, average_precision, f1_max, pixel_curve
-from mmattn.vision.crane.layouts import LAYOUTS, read_layout
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.datasets.layouts import LAYOUTS, read_layout
+from mmattn.vision.crane.network.preprocess import Preprocess
 from mmattn.viz.heatmap import overlay
 from tests.golden.fixtures import check, golden_files, load_json, load_tensors
 

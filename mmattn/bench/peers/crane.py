@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.vision.crane.dattn import resize_patches
+from mmattn.vision.crane.network.dattn import resize_patches
 
 __all__ = ["dattn_per_head", "dual_attention_maps", "dual_block_maps"]
 
 
 def dual_attention_maps(attn: Any, h: Tensor, attn_type: str = "qq+kk+vv") -> tuple[Tensor, Tensor]:
-    """Returns ordinary attention and E-Attn with explicit maps; see :func:`mmattn.vision.crane.tower.dual_attention`.
+    """Returns ordinary attention and E-Attn with explicit maps, as :func:`.tower.dual_attention` computes them.
 
     Args:
         attn: A packed ``nn.MultiheadAttention``.

@@ -54,7 +54,7 @@ def infer(request: InferRequest) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Turns a released ``epoch_N.pth`` into a checkpoint folder."""
-    from mmattn.vision.crane.convert import convert as convert_file
+    from mmattn.vision.crane.weights.convert import convert as convert_file
 
     folder = convert_file(args.file, args.output, variant=args.variant, clip_weights=args.clip_weights)
     print(f"Wrote {folder}. Use it with: mmattn infer crane PHOTOS --checkpoint {folder} --output OUT")
@@ -63,7 +63,7 @@ def convert(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Writes the static-prompt model as a torch.export program and as ONNX."""
-    from mmattn.vision.crane.export import export_model
+    from mmattn.vision.crane.weights.export import export_model
 
     predictor = _load(args.checkpoint, "cpu", None, {})
     differences = export_model(predictor.model, args.output, args.format or ["torch", "onnx"])
@@ -77,7 +77,7 @@ def calibrate(args: argparse.Namespace) -> int:
     from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.media.image import IMAGE_SUFFIXES
-    from mmattn.vision.crane.calibration import calibrate as find_threshold
+    from mmattn.vision.crane.evaluation.calibration import calibrate as find_threshold
 
     items = expand_inputs([args.folder], suffixes=IMAGE_SUFFIXES)
     predictor = _load(args.checkpoint, args.device, None, {})
@@ -102,7 +102,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
 def data_make(args: argparse.Namespace) -> int:
     """Draws the synthetic set into a folder in MVTec's layout."""
-    from mmattn.vision.crane.synthetic import make
+    from mmattn.vision.crane.synthetic.scenes import make
 
     if args.per_category < 1:
         raise InputError(f"--per-category is {args.per_category}, expected at least 1.")
@@ -115,7 +115,7 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.vision.crane.layouts import check_dataset
+    from mmattn.vision.crane.datasets.layouts import check_dataset
 
     return print_findings(*check_dataset(args.path, args.layout))
 

@@ -15,9 +15,9 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
-from mmattn.vision.crane.dataset import CraneDataset, Mosaic, subsample
-from mmattn.vision.crane.layouts import LAYOUTS, read_layout
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.datasets.layouts import LAYOUTS, read_layout
+from mmattn.vision.crane.datasets.pictures import CraneDataset, Mosaic, subsample
+from mmattn.vision.crane.network.preprocess import Preprocess
 
 __all__ = ["CraneDataModule", "CraneDataset", "Source"]
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.vision.crane.config import CraneConfig
-from mmattn.vision.crane.scoring import Interpolation, fuse, image_logits, patch_logits, upsample_maps
-from mmattn.vision.crane.tower import VisionFeatures
+from mmattn.vision.crane.network.scoring import Interpolation, fuse, image_logits, patch_logits, upsample_maps
+from mmattn.vision.crane.network.tower import VisionFeatures
 
 __all__ = ["CraneLosses", "crane_loss", "dice_loss", "focal_loss"]
 

@@ -1,8 +1,8 @@
 """Crane: zero-shot anomaly detection with a frozen CLIP and learned prompts.
 
-Source: arXiv 2504.11055. A picture goes through the dual-path vision tower (:mod:`.tower`, with D-Attn from
-:mod:`.dattn` for Crane+), two learned prompts through the text tower (:mod:`.prompts`), and :mod:`.scoring` compares
-them. Plain ``nn.Module``: no files, no training logic, no ``no_grad`` inside.
+Source: arXiv 2504.11055. A picture goes through the dual-path vision tower (:mod:`.network.tower`, with D-Attn from
+:mod:`.network.dattn` for Crane+), two learned prompts through the text tower (:mod:`.network.prompts`), and
+:mod:`.network.scoring` compares them. Plain ``nn.Module``: no files, no training logic, no ``no_grad`` inside.
 
 Shapes: B images (3, S, S) float32 with CLIP's normalisation, N patches, E width of the shared space.
 """
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
-from mmattn.vision.crane.clip import build_clip, text_tower
 from mmattn.vision.crane.config import CraneConfig
-from mmattn.vision.crane.foundation import Foundation, build_foundation
-from mmattn.vision.crane.prompts import PromptLearner, encode_prompts
-from mmattn.vision.crane.scoring import CraneOutput, score_features
-from mmattn.vision.crane.tower import VisionFeatures, VisionTower
+from mmattn.vision.crane.network.clip import build_clip, text_tower
+from mmattn.vision.crane.network.foundation import Foundation, build_foundation
+from mmattn.vision.crane.network.prompts import PromptLearner, encode_prompts
+from mmattn.vision.crane.network.scoring import CraneOutput, score_features
+from mmattn.vision.crane.network.tower import VisionFeatures, VisionTower
 
 __all__ = ["CraneModel", "StaticCrane"]
 
@@ -73,7 +73,7 @@ class CraneModel(nn.Module):
             pretrained: Load the CLIP and foundation weights the config names; otherwise they are random.
 
         Raises:
-            InputError, WeightsUnavailableError, CheckpointError: As :func:`.clip.build_clip`.
+            InputError, WeightsUnavailableError, CheckpointError: As :func:`.network.clip.build_clip`.
         """
         clip = build_clip(config, pretrained=pretrained)
         foundation = None if config.foundation == "trunk" else build_foundation(config, pretrained=pretrained)

@@ -21,9 +21,9 @@ from mmattn.errors import InputError
 from mmattn.media.image import read_image
 from mmattn.media.video import is_video, open_video, sample_times
 from mmattn.vision.crane.config import RECIPES, CraneConfig, CraneInferOptions
-from mmattn.vision.crane.memory import MutualMemory, NormalMemory, PatchMemory, blend
 from mmattn.vision.crane.model import CraneModel
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.network.memory import MutualMemory, NormalMemory, PatchMemory, blend
+from mmattn.vision.crane.network.preprocess import Preprocess
 from mmattn.vision.crane.results import CraneResult, CraneVideoResult
 
 __all__ = ["CranePredictor", "Item", "Picture", "shrink"]

@@ -30,15 +30,15 @@ from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
 from mmattn.core.weights.resolver import resolve
 from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
-from mmattn.vision.crane.evaluation import CraneEvaluation
-from mmattn.vision.crane.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
+from mmattn.vision.crane.evaluation.scores import CraneEvaluation
+from mmattn.vision.crane.evaluation.table import SCORES
 from mmattn.vision.crane.losses import CraneLosses, crane_loss
 from mmattn.vision.crane.model import CraneModel
-from mmattn.vision.crane.preprocess import CLIP_MEAN, CLIP_STD
+from mmattn.vision.crane.network.preprocess import CLIP_MEAN, CLIP_STD
+from mmattn.vision.crane.network.scoring import CraneOutput, Interpolation
+from mmattn.vision.crane.network.tower import VisionFeatures
 from mmattn.vision.crane.results import CraneResult
-from mmattn.vision.crane.score_table import SCORES
-from mmattn.vision.crane.scoring import CraneOutput, Interpolation
-from mmattn.vision.crane.tower import VisionFeatures
+from mmattn.vision.crane.training.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
 
 __all__ = ["CraneTask"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmattn.vision.crane.layouts import LAYOUTS, read_layout, write_meta
+from mmattn.vision.crane.datasets.layouts import LAYOUTS, read_layout, write_meta
 
 __all__ = ["PUBLISHED", "write_dataset", "write_image", "write_mask"]
 

@@ -9,9 +9,9 @@ import torch
 
 from mmattn.errors import InputError, MediaError
 from mmattn.vision.crane.data import CraneDataModule, Source
-from mmattn.vision.crane.dataset import CraneDataset, Mosaic, subsample
-from mmattn.vision.crane.layouts import Record, read_layout
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.datasets.layouts import Record, read_layout
+from mmattn.vision.crane.datasets.pictures import CraneDataset, Mosaic, subsample
+from mmattn.vision.crane.network.preprocess import Preprocess
 from tests.vision.crane.fake_datasets import write_dataset, write_image, write_mask
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mmattn.vision.crane.losses import crane_loss, dice_loss, focal_loss
-from mmattn.vision.crane.tower import VisionFeatures
+from mmattn.vision.crane.network.tower import VisionFeatures
 from tests.vision.crane.tiny import tiny_config
 
 

@@ -15,7 +15,7 @@ from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.losses import crane_loss
 from mmattn.vision.crane.model import CraneModel
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.network.preprocess import Preprocess
 from mmattn.vision.crane.task import CraneTask, as_picture
 from tests.vision.crane.tiny import tiny_config, tiny_model
 from tests.vision.crane.toy_data import ToyDataModule

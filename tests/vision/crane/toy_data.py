@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from mmattn.core.training.datamodule import BaseDataModule
-from mmattn.vision.crane.preprocess import Preprocess
+from mmattn.vision.crane.network.preprocess import Preprocess
 
 
 class ToyDataset(Dataset[dict[str, Any]]):

@@ -1,0 +1,1 @@
+"""Drawing that generators of several systems share: noise, materials, objects, light, photographs."""

@@ -1,0 +1,1 @@
+"""The parts of :mod:`mmattn.vision.crane.model`: plain modules and functions, no files, no Lightning."""

@@ -1,0 +1,1 @@
+"""The generator of the embedded Crane's pictures: scenes, defects, captions, twins."""

@@ -1,0 +1,1 @@
+"""What is trained before the main task, and what makes that cheap."""
