@@ -10,8 +10,8 @@ import yaml
 
 from mmattn.core.training.configs import find_config, list_configs
 from mmattn.core.training.lightning_cli import CommandLine, build, cli_main
-from mmattn.video.crash.box_features import FEATURES
 from mmattn.video.crash.config import CrashConfig, CrashLossOptions
+from mmattn.video.crash.perception.features import FEATURES
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.network import foundation
 from mmattn.vision.crane.task import CraneTask

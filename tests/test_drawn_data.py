@@ -9,8 +9,8 @@ import pytest
 
 from mmattn.drawing.photographs import TRAINING, WALLPAPERS
 from mmattn.speech.lina.synthetic import Lexicon, make_sentences, split_of
-from mmattn.video.crash.synthetic import draw_clip
-from mmattn.video.crash.synthetic_render import decode, render
+from mmattn.video.crash.synthetic.drawing.render import decode, render
+from mmattn.video.crash.synthetic.world.clips import draw_clip
 from mmattn.vision.crane.synthetic.captions import caption
 from mmattn.vision.crane.synthetic.photographs import draw_photograph
 from mmattn.vision.crane.synthetic.scenes import SPLITS, draw_pair

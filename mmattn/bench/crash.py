@@ -18,9 +18,9 @@ from mmattn.bench.peers.crash import PerStepCrash
 from mmattn.bench.report import Measure, Report, without_targets
 from mmattn.bench.timer import Options, Peer, Run, compare, interleave, num_threads
 from mmattn.video.crash.config import CrashConfig
-from mmattn.video.crash.convert import to_published
 from mmattn.video.crash.losses import crash_loss
 from mmattn.video.crash.model import CrashModel, CrashOutput
+from mmattn.video.crash.weights.convert import to_published
 
 __all__ = ["forward", "streaming", "training"]
 

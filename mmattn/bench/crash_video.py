@@ -17,9 +17,9 @@ from mmattn.bench.report import Measure, Report, without_targets
 from mmattn.bench.timer import Options, interleave, num_threads
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.synthetic import draw_clip
-from mmattn.video.crash.synthetic_render import decode, render
-from mmattn.video.crash.synthetic_world import FPS
+from mmattn.video.crash.synthetic.drawing.render import decode, render
+from mmattn.video.crash.synthetic.world.clips import draw_clip
+from mmattn.video.crash.synthetic.world.physics import FPS
 
 __all__ = ["run"]
 

@@ -21,9 +21,9 @@ from mmattn.ui.crash_clip import MAX_SECONDS, Watched, pack, watch
 from mmattn.ui.crash_live import Live, live_html, look
 from mmattn.ui.crash_view import CURVE_CSS, FOLLOW_VIDEO, alarms_html, curve_html, verdict_html
 from mmattn.ui.theme import CACHE_SECONDS
-from mmattn.video.crash.alerts import AlertRule
-from mmattn.video.crash.normal_driving import NormalDriving
 from mmattn.video.crash.predictor import CrashPredictor
+from mmattn.video.crash.stream.alerts import AlertRule
+from mmattn.video.crash.stream.normal_driving import NormalDriving
 
 __all__ = ["build_app", "move_alerts", "sample_clips"]
 

@@ -14,9 +14,9 @@ import numpy as np
 from mmattn.errors import InputError, describe
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
-from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import CrashResult, fit_picture
+from mmattn.video.crash.stream.alerts import AlertRule
 from mmattn.viz.risk import draw_boxes
 
 __all__ = ["MAX_SECONDS", "Watched", "pack", "watch"]

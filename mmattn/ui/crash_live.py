@@ -12,11 +12,11 @@ import numpy as np
 
 from mmattn.errors import describe
 from mmattn.ui.crash_view import attended
-from mmattn.video.crash.alerts import Alert, AlertRule
-from mmattn.video.crash.frame_risk import FrameRisk
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import CrashResult, fit_picture
-from mmattn.video.crash.session import CrashSession
+from mmattn.video.crash.stream.alerts import Alert, AlertRule
+from mmattn.video.crash.stream.frame_risk import FrameRisk
+from mmattn.video.crash.stream.session import CrashSession
 from mmattn.viz.risk import overlay_risk
 
 __all__ = ["Live", "live_html", "look"]

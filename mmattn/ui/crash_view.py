@@ -12,10 +12,10 @@ from html import escape
 
 import numpy as np
 
-from mmattn.video.crash.alerts import Alert, AlertRule, FalseAlarms
-from mmattn.video.crash.frame_risk import Sight
-from mmattn.video.crash.normal_driving import NormalDriving
 from mmattn.video.crash.results import CrashResult
+from mmattn.video.crash.stream.alerts import Alert, AlertRule, FalseAlarms
+from mmattn.video.crash.stream.frame_risk import Sight
+from mmattn.video.crash.stream.normal_driving import NormalDriving
 
 __all__ = ["CURVE_CSS", "FOLLOW_VIDEO", "alarms_html", "attended", "curve_html", "verdict_html"]
 

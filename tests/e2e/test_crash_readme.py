@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mmattn.cli import main
-from mmattn.video.crash.convert import to_published
 from mmattn.video.crash.model import CrashConfig, build_model
+from mmattn.video.crash.weights.convert import to_published
 from tests.e2e.test_readme import ROOT, SHORT, blocks, serves_a_page
 from tests.video.crash import fake_datasets
 from tests.video.crash.tiny_door import drive, write_drive

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from mmattn.bench.peers.crash import PerStepCrash, PerStepOutput
 from mmattn.video.crash.config import CrashConfig, CrashLossOptions
-from mmattn.video.crash.context import ChannelAttention, SpectralGate
-from mmattn.video.crash.convert import from_published, to_published
-from mmattn.video.crash.focus import TemporalFocus
-from mmattn.video.crash.heads import VideoAggregation
 from mmattn.video.crash.losses import CrashLosses, crash_loss, frame_losses
 from mmattn.video.crash.model import CrashModel, CrashOutput, RiskModel, build_model
-from mmattn.video.crash.object_attention import ObjectAttention
-from mmattn.video.crash.published_names import joins, regroup
+from mmattn.video.crash.network.context import ChannelAttention, SpectralGate
+from mmattn.video.crash.network.focus import TemporalFocus
+from mmattn.video.crash.network.heads import VideoAggregation
+from mmattn.video.crash.network.object_attention import ObjectAttention
+from mmattn.video.crash.weights.convert import from_published, to_published
+from mmattn.video.crash.weights.names import joins, regroup
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_json, load_tensors
 
 FOLDER = "crash"

@@ -15,7 +15,7 @@ import torch
 
 from mmattn.bench.peers.accident_metrics import legacy_threshold_loop
 from mmattn.metrics.accident import legacy_metrics, video_ap
-from mmattn.video.crash.box_sampling import select_boxes_upstream
+from mmattn.video.crash.perception.box_sampling import select_boxes_upstream
 from tests.golden.fixtures import check, golden_files, load_json
 
 FOLDER = "crash"

@@ -8,7 +8,7 @@ import torch
 
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.predictor import CrashPredictor
-from tests.video.crash.crop_parts import small_perception
+from tests.video.crash.perception.crop_parts import small_perception
 from tests.video.crash.tiny import tiny_model
 
 

@@ -18,12 +18,12 @@ from mmattn.ui.crash_clip import Watched, pack, watch
 from mmattn.ui.crash_live import REMEMBERED_SECONDS, Live, live_html, look
 from mmattn.ui.crash_view import alarms_html, attended, curve_html, verdict_html
 from mmattn.ui.hub import build_hub
-from mmattn.video.crash.alerts import AlertRule
-from mmattn.video.crash.frame_risk import Sight
-from mmattn.video.crash.normal_driving import NormalDriving
 from mmattn.video.crash.predictor import CrashPredictor
+from mmattn.video.crash.stream.alerts import AlertRule
+from mmattn.video.crash.stream.frame_risk import Sight
+from mmattn.video.crash.stream.normal_driving import NormalDriving
 from tests.ui.crash_parts import tiny_predictor, write_clip
-from tests.video.crash.crop_parts import pictures
+from tests.video.crash.perception.crop_parts import pictures
 
 DEFAULTS = (0.6, 3, 2.0)
 RULE = AlertRule(*DEFAULTS)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.video.crash.heads import positional_encoding
+from mmattn.video.crash.network.heads import positional_encoding
 
 __all__ = ["PerStepCrash", "PerStepOutput"]
 

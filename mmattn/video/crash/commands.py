@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mmattn.core.batch.inputs import InputItem
-    from mmattn.video.crash.feature_folder import Filled
+    from mmattn.video.crash.datasets.feature_folder import Filled
     from mmattn.video.crash.predictor import CrashPredictor
 
 __all__ = ["add_arguments", "calibrate", "convert", "data_check", "data_make", "infer", "live"]
@@ -33,7 +33,7 @@ def infer(request: InferRequest) -> int:
     """Scores videos and feature files: curve, alerts, overlay video and numbers for each, one page for all."""
     from mmattn.core.batch.runner import run_batch
     from mmattn.media.video import VIDEO_SUFFIXES
-    from mmattn.video.crash.alerts import AlertRule
+    from mmattn.video.crash.stream.alerts import AlertRule
 
     options = request.options
     # A wrong option is told before anything is read or written.
@@ -50,8 +50,8 @@ def infer(request: InferRequest) -> int:
 
 def live(request: InferRequest) -> int:
     """Watches a camera or stream until it ends."""
+    from mmattn.media.stream.live_source import LiveSource
     from mmattn.video.crash.live import watch
-    from mmattn.video.crash.live_source import LiveSource
 
     source = LiveSource(str(request.live))
     if request.dry_run:
@@ -66,7 +66,7 @@ def convert(args: argparse.Namespace) -> int:
     """Turns a published checkpoint into ours, or a public dataset into forms that are read faster."""
     if args.file.is_dir():
         return _convert_dataset(args)
-    from mmattn.video.crash.convert import convert as convert_file
+    from mmattn.video.crash.weights.convert import convert as convert_file
 
     folder = convert_file(args.file, args.output, dataset=args.dataset)
     print(f"Wrote {folder}. Use it with: mmattn infer crash VIDEOS --checkpoint {folder} --output OUT")
@@ -78,9 +78,9 @@ def calibrate(args: argparse.Namespace) -> int:
     from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.media.video import VIDEO_SUFFIXES
-    from mmattn.video.crash.alerts import AlertRule, threshold_for_rate
     from mmattn.video.crash.config import CrashInferOptions
     from mmattn.video.crash.predictor import CrashPredictor
+    from mmattn.video.crash.stream.alerts import AlertRule, threshold_for_rate
 
     rule = AlertRule(persistence=args.persistence, cooldown=args.cooldown)
     items = expand_inputs([args.folder], suffixes=VIDEO_SUFFIXES)
@@ -110,7 +110,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
 def data_make(args: argparse.Namespace) -> int:
     """Draws generated clips as videos with ``annotations.csv`` (layout ``videos``)."""
-    from mmattn.video.crash.synthetic_videos import write_videos
+    from mmattn.video.crash.synthetic.videos import write_videos
 
     if args.clips < 1:
         raise InputError(f"--clips is {args.clips}, expected at least 1.")
@@ -123,7 +123,7 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.video.crash.data_check import check_dataset
+    from mmattn.video.crash.datasets.check import check_dataset
 
     return print_findings(
         *check_dataset(args.path, args.layout, feature=args.feature, features_root=args.features_root)
@@ -167,7 +167,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _convert_dataset(args: argparse.Namespace) -> int:
-    from mmattn.video.crash.data_conversion import convert_detections, convert_features, split_dad_batches
+    from mmattn.video.crash.datasets.conversion import convert_detections, convert_features, split_dad_batches
 
     target = args.to or _guessed_target(args.file, args.output)
     if target == "clips":
@@ -179,7 +179,7 @@ def _convert_dataset(args: argparse.Namespace) -> int:
     if layout in DATASETS:
         return _report(convert_features(layout, args.file, args.output, feature=args.feature), args.output)
     from mmattn.video.crash.extract import extract_features
-    from mmattn.video.crash.perceptions import perception_settings
+    from mmattn.video.crash.perception.build import perception_settings
 
     predictor = _predictor(args.checkpoint, "cpu")
     if predictor.perception is None:
@@ -199,7 +199,7 @@ def _guessed_target(root: Path, output: Path) -> str:
 
 def _guessed_layout(root: Path) -> str | None:
     """Returns the layout of a folder; None for plain videos."""
-    from mmattn.video.crash.layouts import guess_layouts
+    from mmattn.video.crash.datasets.layouts import guess_layouts
 
     return next(iter(guess_layouts(root)), None)
 

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 from mmattn.core.datasets.scan import named
 from mmattn.core.training.datamodule import BaseDataModule, EpochShuffle
 from mmattn.errors import InputError
-from mmattn.video.crash.augmentation import MissingData, MissingMode, split_clips, take_fraction
-from mmattn.video.crash.clip_reading import FolderReader
-from mmattn.video.crash.dataset import CrashDataset, collate_clips
-from mmattn.video.crash.layouts import Clip, clip_reader, read_clips
+from mmattn.video.crash.datasets.augmentation import MissingData, MissingMode, split_clips, take_fraction
+from mmattn.video.crash.datasets.clip_reading import FolderReader
+from mmattn.video.crash.datasets.clips import CrashDataset, collate_clips
+from mmattn.video.crash.datasets.layouts import Clip, clip_reader, read_clips
 
 __all__ = ["CrashDataModule", "CrashDataset", "WholeBatches"]
 
@@ -31,7 +31,7 @@ class CrashDataModule(BaseDataModule):
     training split (``val_split``, seeded, the same share of each label), and the test split is looked at once.
 
     Args:
-        layout: dad, ccd, a3d, nexar, videos or features; see :data:`mmattn.video.crash.layouts.LAYOUTS`.
+        layout: dad, ccd, a3d, nexar, videos or features; see :data:`mmattn.video.crash.datasets.layouts.LAYOUTS`.
         root: The dataset's folder; null when nothing is configured.
         feature: Kind of features, such as vgg16 or res101; null takes the only one there is.
         features_root: Folder of features of a dataset of videos (nexar, videos).

@@ -12,12 +12,12 @@ import numpy as np
 from mmattn.core.batch.inputs import InputItem, expand_inputs
 from mmattn.errors import InputError
 from mmattn.media.video import VIDEO_SUFFIXES, open_video, sample_times
-from mmattn.video.crash.box_file import find_box_file, read_box_file
-from mmattn.video.crash.box_table import FileDetector
-from mmattn.video.crash.crop_perception import CropPerception
-from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
-from mmattn.video.crash.perception import FramePerception, Perception
-from mmattn.video.crash.road_detectors import kind_number
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
+from mmattn.video.crash.perception.box_file import find_box_file, read_box_file
+from mmattn.video.crash.perception.box_table import FileDetector
+from mmattn.video.crash.perception.crop_perception import CropPerception
+from mmattn.video.crash.perception.protocol import FramePerception, Perception
+from mmattn.video.crash.perception.road_detectors import kind_number
 
 __all__ = ["extract_clip", "extract_features"]
 

@@ -5,7 +5,7 @@ is on disk the moment it happened, so that whatever ends the run costs nothing. 
 end.
 
 After an interruption of at most a second the session goes on with what it knew; after a longer one tracks and risk
-begin anew (see :mod:`.session`), and a message says so.
+begin anew (see :mod:`.stream.session`), and a message says so.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 
 from mmattn.errors import InputError
 from mmattn.media.image import write_png
-from mmattn.video.crash.frame_risk import FrameRisk
-from mmattn.video.crash.live_source import LiveFrame, LiveSource, Notice
+from mmattn.media.stream.live_source import LiveFrame, LiveSource, Notice
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import fit_picture
+from mmattn.video.crash.stream.frame_risk import FrameRisk
 from mmattn.viz.risk import overlay_risk
 
 __all__ = ["LiveWriter", "watch"]

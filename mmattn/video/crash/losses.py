@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmattn.errors import InputError
 from mmattn.video.crash.config import CrashLossOptions
-from mmattn.video.crash.risk import CrashOutput
+from mmattn.video.crash.network.risk import CrashOutput
 
 __all__ = ["CrashLosses", "crash_loss", "frame_losses", "time_weights"]
 

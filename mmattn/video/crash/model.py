@@ -1,10 +1,10 @@
 """CRASH: object-aware and context-aware features, temporal focus attention, a GRU and a risk for every frame.
 
 Source: arXiv 2407.17757 and the public code Petrichor625/CRASH at commit dbda454. A frame's boxes are attended by the
-previous hidden state (:mod:`.object_attention`), its own embedding is filtered in the frequency domain
-(:mod:`.context`), the last hidden states are fused (:mod:`.focus`), and a GRU (:mod:`.recurrence`) takes all of it in.
-Plain ``nn.Module``: no files, no training logic, no ``no_grad`` inside. Causal: frame t depends on frames <= t alone;
-only the auxiliary logits see the whole clip.
+previous hidden state (:mod:`.network.object_attention`), its own embedding is filtered in the frequency domain
+(:mod:`.network.context`), the last hidden states are fused (:mod:`.network.focus`), and a GRU
+(:mod:`.network.recurrence`) takes all of it in. Plain ``nn.Module``: no files, no training logic, no ``no_grad``
+inside. Causal: frame t depends on frames <= t alone; only the auxiliary logits see the whole clip.
 
 Shapes: B clips, T frames, N boxes, F feature width, D hidden width, L GRU layers.
 """
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.video.crash.config import CrashConfig
-from mmattn.video.crash.context import ContextBranch
-from mmattn.video.crash.dsta import DstaModel
-from mmattn.video.crash.focus import TemporalFocus
-from mmattn.video.crash.gru import GruModel
-from mmattn.video.crash.heads import VideoAggregation
-from mmattn.video.crash.object_attention import ObjectAttention, mean_boxes
-from mmattn.video.crash.recurrence import PartedGru
-from mmattn.video.crash.risk import CrashOutput, Observation, RiskModel, RiskState
+from mmattn.video.crash.network.context import ContextBranch
+from mmattn.video.crash.network.dsta import DstaModel
+from mmattn.video.crash.network.focus import TemporalFocus
+from mmattn.video.crash.network.gru import GruModel
+from mmattn.video.crash.network.heads import VideoAggregation
+from mmattn.video.crash.network.object_attention import ObjectAttention, mean_boxes
+from mmattn.video.crash.network.recurrence import PartedGru
+from mmattn.video.crash.network.risk import CrashOutput, Observation, RiskModel, RiskState
 
 __all__ = ["CrashModel", "CrashOutput", "RiskModel", "RiskState", "build_model"]
 
@@ -40,7 +40,7 @@ def build_model(config: CrashConfig) -> RiskModel:
 
 
 class CrashModel(RiskModel):
-    """The network; see :class:`.risk.RiskModel` for how it is called.
+    """The network; see :class:`.network.risk.RiskModel` for how it is called.
 
     Args:
         config: Architecture.
@@ -61,18 +61,18 @@ class CrashModel(RiskModel):
         self.recurrence = PartedGru(dim, 3 if config.use_cam else 2, layers)
 
     def build_aggregation(self) -> nn.Module:
-        """See :meth:`.risk.RiskModel.build_aggregation`."""
+        """See :meth:`.network.risk.RiskModel.build_aggregation`."""
         return VideoAggregation(self.config.hidden_dim, self.config.aggregation_heads)
 
     def observe(self, features: Tensor, valid: Tensor | None) -> Observation:
-        """See :meth:`.risk.RiskModel.observe`."""
+        """See :meth:`.network.risk.RiskModel.observe`."""
         embedded = self.embed(features)
         frame, boxes = embedded[:, :, 0], embedded[:, :, 1:]
         known = [frame] if self.context is None else [frame, self.context(frame)]
         return Observation(boxes, self.recurrence.known(*known), valid)
 
     def advance(self, frame: Observation, state: RiskState) -> tuple[Tensor, RiskState]:
-        """See :meth:`.risk.RiskModel.advance`."""
+        """See :meth:`.network.risk.RiskModel.advance`."""
         if self.object_attention is None:
             objects, weights = mean_boxes(frame.boxes, frame.valid)
         else:
@@ -88,7 +88,7 @@ class CrashModel(RiskModel):
         return weights, RiskState(self.recurrence(gates, hidden), history, projected)
 
     def restore_state(self, tensors: Mapping[str, Tensor]) -> RiskState:
-        """See :meth:`.risk.RiskModel.restore_state`; what the attention keeps is computed again."""
+        """See :meth:`.network.risk.RiskModel.restore_state`; what the attention keeps is computed again."""
         state = super().restore_state(tensors)
         if self.focus is None:
             return state

@@ -20,15 +20,15 @@ from mmattn.core.device import resolve_device
 from mmattn.errors import InputError, MediaError
 from mmattn.media.npz import read_array
 from mmattn.media.video import VideoReader, open_video
-from mmattn.video.crash.alerts import AlertRule
-from mmattn.video.crash.checkpoints import load_crash
 from mmattn.video.crash.config import CrashConfig, CrashInferOptions
-from mmattn.video.crash.frame_risk import FrameRisk, Step
 from mmattn.video.crash.model import RiskModel
-from mmattn.video.crash.perception import Perception
-from mmattn.video.crash.perceptions import build_perception
+from mmattn.video.crash.perception.build import build_perception
+from mmattn.video.crash.perception.protocol import Perception
 from mmattn.video.crash.results import CrashResult
-from mmattn.video.crash.session import CrashSession
+from mmattn.video.crash.stream.alerts import AlertRule
+from mmattn.video.crash.stream.frame_risk import FrameRisk, Step
+from mmattn.video.crash.stream.session import CrashSession
+from mmattn.video.crash.weights.store import load_crash
 
 __all__ = ["FEATURE_SUFFIXES", "Clip", "CrashPredictor", "Item"]
 
@@ -125,8 +125,8 @@ class CrashPredictor:
         """Returns the result of one video.
 
         Args:
-            item: Path of a video or of an ``.npz`` of features, frames (T, H, W, 3) uint8 RGB at the model's rate, or a
-                :class:`Clip`.
+            item: Path of a video or of an ``.npz`` of features, frames (T, H, W, 3) uint8 RGB at the
+                model's rate, or a :class:`Clip`.
 
         Raises:
             InputError: If nothing in it can be scored.
@@ -162,7 +162,7 @@ class CrashPredictor:
         return self._result(session, session.feed_features(features, valid, times), "These features")
 
     def open_session(self, fps: float | None = None) -> CrashSession:
-        """Returns a session for a stream, see :class:`.session.CrashSession`.
+        """Returns a session for a stream, see :class:`.stream.session.CrashSession`.
 
         Args:
             fps: Frames per second of frames that come without times; None is the model's rate.
@@ -173,7 +173,7 @@ class CrashPredictor:
         return CrashSession(self.model, self.perception, device=self.device, rule=self.rule, fps=fps)
 
     def load_session(self, path: str | Path) -> CrashSession:
-        """Returns a session that goes on where :meth:`.session.CrashSession.save` was called.
+        """Returns a session that goes on where :meth:`.stream.session.CrashSession.save` was called.
 
         Raises:
             InputError: If the file is no session of this model.
@@ -225,9 +225,9 @@ class CrashPredictor:
         """Returns a session whose road users come from a file, where the run asks for that."""
         if self.options.boxes is None:
             return self.open_session(reader.fps)
-        from mmattn.video.crash.box_file import find_box_file, read_box_file
-        from mmattn.video.crash.box_table import FileDetector
-        from mmattn.video.crash.crop_perception import CropPerception
+        from mmattn.video.crash.perception.box_file import find_box_file, read_box_file
+        from mmattn.video.crash.perception.box_table import FileDetector
+        from mmattn.video.crash.perception.crop_perception import CropPerception
 
         if not isinstance(self.perception, CropPerception):
             raise InputError("Boxes from a file fit perceptions by crops only.", "Leave --boxes out.")

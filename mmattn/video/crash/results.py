@@ -19,8 +19,8 @@ from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
-from mmattn.video.crash.alerts import Alert, AlertRule, find_alerts, sustained_risk
-from mmattn.video.crash.frame_risk import FrameRisk, Sight
+from mmattn.video.crash.stream.alerts import Alert, AlertRule, find_alerts, sustained_risk
+from mmattn.video.crash.stream.frame_risk import FrameRisk, Sight
 from mmattn.viz.risk import overlay_risk
 
 __all__ = ["CrashResult", "fit_picture"]

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.media.video import VideoWriter
-from mmattn.video.crash.clip_table import write_clip_table
-from mmattn.video.crash.feature_folder import ClipFeatures, FeatureFolder, Manifest
-from mmattn.video.crash.layout_scan import Clip
+from mmattn.video.crash.datasets.clip_table import write_clip_table
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest
+from mmattn.video.crash.datasets.records import Clip
 
 __all__ = [
     "BOXES",

@@ -11,10 +11,10 @@ import torch
 from mmattn.cli import main
 from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.media.video import open_video
-from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash
-from mmattn.video.crash.convert import to_published
-from mmattn.video.crash.feature_folder import FeatureFolder
+from mmattn.video.crash.datasets.feature_folder import FeatureFolder
 from mmattn.video.crash.model import build_model
+from mmattn.video.crash.weights.convert import to_published
+from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash
 from tests.video.crash.fake_datasets import write_a3d, write_ccd, write_dad_batches
 from tests.video.crash.tiny import tiny_config
 from tests.video.crash.tiny_door import save_embedded, write_drive
@@ -144,7 +144,7 @@ def test_a_published_checkpoint_is_converted_and_used(tmp_path: Path, capsys):
     tensors = build_model(config).state_dict()
     torch.save({"epoch": 3, "model": to_published(tensors, config)}, tmp_path / "model.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmattn.video.crash.convert.DATASETS", {"ccd": {
+        patch.setattr("mmattn.video.crash.weights.convert.DATASETS", {"ccd": {
             name: getattr(config, name) for name in ("num_boxes", "window", "tfa_heads", "perception")}})  # fmt: skip
         code = main(
             ["convert", "crash", str(tmp_path / "model.pth"), "--output", str(tmp_path / "m"), "--dataset", "ccd"]

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mmattn.errors import InputError
-from mmattn.video.crash.augmentation import MissingData
-from mmattn.video.crash.clip_reading import FolderReader
 from mmattn.video.crash.data import CrashDataModule, WholeBatches
-from mmattn.video.crash.dataset import CrashDataset, window_start
-from mmattn.video.crash.layout_scan import Clip
-from mmattn.video.crash.layouts import clip_reader, read_clips
+from mmattn.video.crash.datasets.augmentation import MissingData
+from mmattn.video.crash.datasets.clip_reading import FolderReader
+from mmattn.video.crash.datasets.clips import CrashDataset, window_start
+from mmattn.video.crash.datasets.layouts import clip_reader, read_clips
+from mmattn.video.crash.datasets.records import Clip
 from tests.video.crash.fake_datasets import (
     BOXES,
     WIDTH,

@@ -9,10 +9,10 @@ import pytest
 import mmattn
 from mmattn.errors import InputError
 from mmattn.media.video import open_video
-from mmattn.video.crash.alerts import AlertRule
 from mmattn.video.crash.config import CrashInferOptions
-from mmattn.video.crash.normal_driving import NormalDriving
 from mmattn.video.crash.predictor import CrashPredictor
+from mmattn.video.crash.stream.alerts import AlertRule
+from mmattn.video.crash.stream.normal_driving import NormalDriving
 
 ASSETS = Path(mmattn.__file__).parent / "assets" / "crash"
 ACCIDENTS = {"rear_end_collision": 3.2, "crossing_others_collision": 4.1, "pedestrian_collision": 4.2}  # seconds

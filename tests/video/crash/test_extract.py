@@ -8,11 +8,11 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.media.video_writer import VideoWriter
-from mmattn.video.crash.box_table import FileDetector
+from mmattn.video.crash.datasets.feature_folder import FeatureFolder
 from mmattn.video.crash.extract import extract_clip, extract_features
-from mmattn.video.crash.feature_folder import FeatureFolder
-from mmattn.video.crash.road_detectors import NoDetector
-from tests.video.crash.crop_parts import pictures, small_perception
+from mmattn.video.crash.perception.box_table import FileDetector
+from mmattn.video.crash.perception.road_detectors import NoDetector
+from tests.video.crash.perception.crop_parts import pictures, small_perception
 
 
 def write_video(path: Path, count: int = 20, fps: float = 20.0) -> Path:

@@ -14,9 +14,9 @@ import pytest
 
 from mmattn.cli import main
 from mmattn.errors import InputError
+from mmattn.media.stream.live_source import LiveFrame, LiveSource, Notice
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.live import watch
-from mmattn.video.crash.live_source import LiveFrame, LiveSource, Notice
 from tests.video.crash.tiny_door import drive, glancing_predictor, save_embedded
 
 

@@ -15,11 +15,11 @@ from mmattn.core.predictor import Predictor, Result
 from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError, MediaError, WeightsUnavailableError
 from mmattn.media.video_writer import VideoWriter
-from mmattn.video.crash.checkpoints import StoredCrash, load_crash, save_crash
 from mmattn.video.crash.config import CrashInferOptions
 from mmattn.video.crash.predictor import Clip, CrashPredictor
-from tests.video.crash.crop_parts import small_perception
+from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash
 from tests.video.crash.fake_datasets import write_a3d, write_ccd
+from tests.video.crash.perception.crop_parts import small_perception
 from tests.video.crash.tiny import clips, tiny_config, tiny_model
 from tests.video.crash.tiny_door import (
     drive,

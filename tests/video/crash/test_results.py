@@ -10,9 +10,9 @@ import pytest
 
 from mmattn.media.image import read_image
 from mmattn.media.video import open_video
-from mmattn.video.crash.alerts import AlertRule
-from mmattn.video.crash.frame_risk import Sight
 from mmattn.video.crash.results import CrashResult, fit_picture
+from mmattn.video.crash.stream.alerts import AlertRule
+from mmattn.video.crash.stream.frame_risk import Sight
 from tests.video.crash.tiny_door import drive, glancing_predictor, write_drive
 
 RISK = [0.1, 0.2, 0.7, 0.8, 0.9, 0.3, 0.2, 0.1]

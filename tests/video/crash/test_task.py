@@ -16,15 +16,22 @@ from sklearn.metrics import average_precision_score
 from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.metrics.accident import far_threshold, lead_time
-from mmattn.video.crash.baselines import BaselineTask, chance, danger, growth, time_to_collision
-from mmattn.video.crash.box_features import BOX_FEATURES, FEATURES, FRAME_FEATURES
-from mmattn.video.crash.checkpoints import load_crash, save_crash
 from mmattn.video.crash.config import CrashLossOptions
 from mmattn.video.crash.data import CrashDataModule
-from mmattn.video.crash.evaluation import CrashEvaluation, OperatingPoint, choose_operating_point, scenario_of, score
+from mmattn.video.crash.evaluation.baselines import BaselineTask, chance, danger, growth, time_to_collision
+from mmattn.video.crash.evaluation.report import validation_point
+from mmattn.video.crash.evaluation.scores import (
+    CrashEvaluation,
+    OperatingPoint,
+    choose_operating_point,
+    scenario_of,
+    score,
+)
 from mmattn.video.crash.losses import crash_loss
+from mmattn.video.crash.perception.features import BOX_FEATURES, FEATURES, FRAME_FEATURES
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.task import CrashTask, override, validation_point
+from mmattn.video.crash.task import CrashTask, override
+from mmattn.video.crash.weights.store import load_crash, save_crash
 from tests.video.crash.fake_datasets import BOXES, WIDTH, write_features
 from tests.video.crash.tiny import tiny_config
 from tests.video.crash.tiny_door import NECK, WIDTHS, drive, tiny_detector

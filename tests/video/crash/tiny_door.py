@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from mmattn.media.video_writer import VideoWriter
-from mmattn.video.crash.box_features import FEATURES
-from mmattn.video.crash.checkpoints import StoredCrash, save_crash
 from mmattn.video.crash.config import CrashConfig, CrashInferOptions
-from mmattn.video.crash.detector import CrashDetector
 from mmattn.video.crash.model import build_model
-from mmattn.video.crash.perception import FramePerception, check_frames
+from mmattn.video.crash.perception.detector import CrashDetector
+from mmattn.video.crash.perception.features import FEATURES
+from mmattn.video.crash.perception.protocol import FramePerception, check_frames
 from mmattn.video.crash.predictor import CrashPredictor
+from mmattn.video.crash.weights.store import StoredCrash, save_crash
 from tests.video.crash.tiny import tiny_model
 
 WIDTHS, NECK = [4, 6, 8, 8, 8], 8

@@ -1,0 +1,1 @@
+"""Frames over time: live sources, a gate against bad frames, resampling."""

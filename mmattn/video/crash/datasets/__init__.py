@@ -1,0 +1,1 @@
+"""Datasets on disk as items: public layouts, their readers, clips, feature folders."""

@@ -1,0 +1,1 @@
+"""Pictures to boxes and features: detectors, backbones, tracking, box files."""

@@ -1,0 +1,1 @@
+"""A drive over time: sessions, the risk of each frame, alerts."""

@@ -1,0 +1,1 @@
+"""How a generated clip looks."""

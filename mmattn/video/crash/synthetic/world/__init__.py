@@ -1,0 +1,1 @@
+"""What happens in a generated clip: physics, drivers, scenarios, the camera. Nothing is drawn here."""
