@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmattn.drawing.photographs import TRAINING, WALLPAPERS
-from mmattn.speech.lina.synthetic import Lexicon, make_sentences, split_of
+from mmattn.speech.lina.synthetic.sentences import Lexicon, make_sentences, split_of
 from mmattn.video.crash.synthetic.drawing.render import decode, render
 from mmattn.video.crash.synthetic.world.clips import draw_clip
 from mmattn.vision.crane.synthetic.captions import caption

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from mmattn.speech.lina.cloning import ENOUGH_SECONDS
 from mmattn.speech.lina.predictor import LinaPredictor
+from mmattn.speech.lina.voices.cloning import ENOUGH_SECONDS
 from mmattn.ui.lina_notices import as_notices
 from mmattn.ui.lina_view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html, waiting_html
 from mmattn.ui.lina_voices import Visit, clone, voice_choices

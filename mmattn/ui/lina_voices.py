@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mmattn.errors import InputError
 from mmattn.media.audio import is_audio, read_audio
-from mmattn.speech.lina.cloning import Report
-from mmattn.speech.lina.infer_lines import read_script
+from mmattn.speech.lina.datasets.recordings import MOST_SECONDS
+from mmattn.speech.lina.generation.script import read_script
 from mmattn.speech.lina.predictor import LinaPredictor, Recording
-from mmattn.speech.lina.recordings import MOST_SECONDS
-from mmattn.speech.lina.voice import save_voice
+from mmattn.speech.lina.voices.cloning import Report
+from mmattn.speech.lina.voices.files import save_voice
 
 __all__ = ["OWN_VOICE", "Recorded", "Visit", "clone", "voice_choices", "voice_of"]
 

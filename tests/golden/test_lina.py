@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.attention.gla import GatedLinearAttention
-from mmattn.speech.lina.collate import SpeechBatch, Utterance, collate
+from mmattn.kernels.sampling import SamplingOptions
 from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
-from mmattn.speech.lina.convert import from_published, published_state
-from mmattn.speech.lina.cross_attention import cross_mask
-from mmattn.speech.lina.decoder import DecoderState
-from mmattn.speech.lina.delay import PAD, delay, to_codes, to_tokens, undelay
-from mmattn.speech.lina.generation import GenerationOptions, Speech, SpeechRequest, generate
-from mmattn.speech.lina.initial_state import InitialState
+from mmattn.speech.lina.generation.steps import GenerationOptions, Speech, SpeechRequest, generate
 from mmattn.speech.lina.losses import lina_loss, targets
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.multihead_cross import PlainCrossAttention, multihead
-from mmattn.speech.lina.positions import TABLE, sinusoid
-from mmattn.speech.lina.published_names import to_published
-from mmattn.speech.lina.sampling import SamplingOptions
-from mmattn.speech.lina.text_encoder import TextEncoder, self_attention_mask
+from mmattn.speech.lina.network.batch import SpeechBatch, Utterance, collate
+from mmattn.speech.lina.network.cross_attention import cross_mask
+from mmattn.speech.lina.network.decoder import DecoderState
+from mmattn.speech.lina.network.delay import PAD, delay, to_codes, to_tokens, undelay
+from mmattn.speech.lina.network.multihead_cross import PlainCrossAttention, multihead
+from mmattn.speech.lina.network.positions import TABLE, sinusoid
+from mmattn.speech.lina.network.text_encoder import TextEncoder, self_attention_mask
+from mmattn.speech.lina.voices.state import InitialState
+from mmattn.speech.lina.weights.convert import from_published, published_state
+from mmattn.speech.lina.weights.names import to_published
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_tensors, metadata
 
 FOLDER = "lina"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmattn.speech.lina.codec_convert import from_published
-from mmattn.speech.lina.codec_wavtokenizer import WavTokenizer
+from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer
+from mmattn.speech.lina.weights.wavtokenizer import from_published
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_tensors, metadata
 
 FOLDER = "lina"

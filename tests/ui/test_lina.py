@@ -14,8 +14,8 @@ import pytest
 
 from mmattn.errors import CheckpointError, InputError, MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment
-from mmattn.speech.lina import cloning
 from mmattn.speech.lina.predictor import LinaPredictor
+from mmattn.speech.lina.voices.files import cloning
 from mmattn.ui.hub import build_hub
 from mmattn.ui.lina import _finished, build_app, preselected
 from mmattn.ui.lina_notices import as_notices

@@ -21,7 +21,7 @@ from mmattn.core.batch.runner import describe_run
 from mmattn.errors import InputError
 from mmattn.media.audio import is_audio
 from mmattn.speech.lina.config import LinaInferOptions
-from mmattn.speech.lina.infer_lines import read_script
+from mmattn.speech.lina.generation.script import read_script
 
 if TYPE_CHECKING:
     from mmattn.speech.lina.predictor import LinaPredictor
@@ -105,7 +105,8 @@ def find_recordings(path: Path, speaker: str | None = None) -> list[tuple[Path, 
     """Returns the recordings of a speaker with what is said in them.
 
     Args:
-        path: A folder in one of the layouts of :mod:`.layouts`, such as ``1.wav`` beside ``1.txt``, or one recording.
+        path: A folder in one of the layouts of :mod:`.datasets.layouts`, such as ``1.wav`` beside ``1.txt``, or one
+            recording.
         speaker: Whose recordings are wanted, as the layout names them; None where there is only one.
 
     Raises:
@@ -121,7 +122,7 @@ def find_recordings(path: Path, speaker: str | None = None) -> list[tuple[Path, 
         if not text.is_file():
             raise InputError(f"'{path}' has no text.", f"Write what is said in it to '{text.name}' beside it.")
         return [(path, read_script(text).strip())]
-    from mmattn.speech.lina.layouts import find_utterances
+    from mmattn.speech.lina.datasets.layouts import find_utterances
 
     found = find_utterances(path)
     counts = Counter(item.speaker for item in found)
@@ -153,7 +154,7 @@ def clone_voice(predictor: LinaPredictor, plan: CloningPlan) -> Path:
     from tqdm import tqdm
 
     from mmattn.speech.lina.predictor import Recording
-    from mmattn.speech.lina.voice import save_voice
+    from mmattn.speech.lina.voices.files import save_voice
 
     recordings = [Recording(audio=path, text=text) for path, text in plan.recordings]
     with tqdm(desc="cloning", unit="step", file=sys.stderr) as bar:

@@ -57,7 +57,7 @@ def infer(request: InferRequest) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """Turns a published checkpoint into a folder of ours, with its codec and tokenizer where they are given."""
-    from mmattn.speech.lina.convert_files import convert_files
+    from mmattn.speech.lina.weights.folder import convert_files
 
     folder, missing = convert_files(args.file, args.output, codec=args.codec, tokenizer=args.tokenizer)
     print(f"Wrote {folder}. Use it with: mmattn infer lina SCRIPT.txt --checkpoint {folder} --output OUT")
@@ -68,7 +68,7 @@ def convert(args: argparse.Namespace) -> int:
 
 def data_make(args: argparse.Namespace) -> int:
     """Has Debian's voices say what the embedded model learns from."""
-    from mmattn.speech.lina.synthetic_files import write_speech
+    from mmattn.speech.lina.synthetic.files import write_speech
 
     written = write_speech(args.path, processes=args.processes)
     print(f"{args.path} holds {written} recordings with their texts.")
@@ -79,7 +79,7 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.speech.lina.data_check import check_dataset
+    from mmattn.speech.lina.datasets.check import check_dataset
 
     return print_findings(*check_dataset(args.path, args.layout))
 
@@ -101,7 +101,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 def _speak(request: InferRequest) -> int:
     from mmattn.core.batch.runner import run_batch
-    from mmattn.speech.lina.infer_lines import TEXT_SUFFIXES, read_script, recorded_options
+    from mmattn.speech.lina.generation.script import TEXT_SUFFIXES, read_script, recorded_options
 
     def make_predictor(items: Sequence[InputItem]) -> _Reader:
         predictor = _load(request, request.options)
@@ -148,7 +148,7 @@ def _spare_threads(predictor: LinaPredictor) -> None:
 
 
 def _items(request: InferRequest) -> list[InputItem]:
-    from mmattn.speech.lina.infer_lines import command_line_item, script_items
+    from mmattn.speech.lina.generation.script import command_line_item, script_items
 
     text = request.options.text
     if text is None:

@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 
 from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.errors import InputError
-from mmattn.speech.lina.codec import Codec
-from mmattn.speech.lina.codec_files import build_codec, load_codec
+from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.config import TokenizerName
-from mmattn.speech.lina.data_batches import (
+from mmattn.speech.lina.datasets.batches import (
     Batched,
     BucketBatches,
     LinaBatch,
@@ -24,11 +23,12 @@ from mmattn.speech.lina.data_batches import (
     SpeechFiles,
     collate_spoken,
 )
-from mmattn.speech.lina.data_tokens import TokenReader, Tokens
-from mmattn.speech.lina.layouts import SpeechFile, Split, find_utterances
-from mmattn.speech.lina.text import Tokenizer, build_tokenizer
-from mmattn.speech.lina.text_bpe import train_bpe
-from mmattn.speech.lina.token_cache import text_fingerprint
+from mmattn.speech.lina.datasets.layouts import SpeechFile, Split, find_utterances
+from mmattn.speech.lina.datasets.token_cache import text_fingerprint
+from mmattn.speech.lina.datasets.tokens import TokenReader, Tokens
+from mmattn.speech.lina.text.bpe import train_bpe
+from mmattn.speech.lina.text.tokenizers import Tokenizer, build_tokenizer
+from mmattn.speech.lina.weights.codecs import build_codec, load_codec
 
 __all__ = ["LinaBatch", "LinaDataModule"]
 
@@ -43,7 +43,7 @@ class LinaDataModule(BaseDataModule):
 
     Args:
         root: The dataset's folder or manifest; null when nothing is configured.
-        layout: One of :data:`mmattn.speech.lina.layouts.LAYOUTS`, or auto.
+        layout: One of :data:`mmattn.speech.lina.datasets.layouts.LAYOUTS`, or auto.
         codec: A folder that a codec's training wrote, "embedded", ``hf:repo``, or the name wavtokenizer or encodec.
         codec_options: Of a codec that is named, as in ``LinaConfig``.
         codebooks: The first ones that are used; null takes all.
@@ -166,7 +166,8 @@ class LinaDataModule(BaseDataModule):
         """The tokenizer.
 
         Raises:
-            InputError: As :func:`~mmattn.speech.lina.text.build_tokenizer`, or there are no texts to learn it from.
+            InputError: As :func:`~mmattn.speech.lina.text.tokenizers.build_tokenizer`, or there are no texts to learn
+                it from.
             MissingExtraError: If a package is missing.
         """
         file = self.tokenizer_file

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.text_normalise import check_text
-from mmattn.speech.lina.voice import Voice
+from mmattn.speech.lina.text.normalise import check_text
+from mmattn.speech.lina.voices.files import Voice
 
 __all__ = ["LinaItem", "VoiceChoice", "as_items", "checked_seed"]
 

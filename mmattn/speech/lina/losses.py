@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.speech.lina.delay import PAD, START
+from mmattn.speech.lina.network.delay import PAD, START
 
-__all__ = ["LinaLosses", "lina_loss", "targets", "top_k_accuracy"]
+__all__ = ["LinaLosses", "guided_attention_loss", "lina_loss", "targets", "top_k_accuracy"]
 
 
 class LinaLosses(NamedTuple):
@@ -75,3 +75,29 @@ def top_k_accuracy(logits: Tensor, audio: Tensor, valid: Tensor, k: int = 10) ->
     right = logits.gather(-1, wanted[..., None])
     hits = ((logits > right).sum(dim=-1) < k) & counted
     return hits.sum(dim=(0, 1)) / counted.sum(dim=(0, 1))
+
+
+def guided_attention_loss(maps: Tensor, audio_valid: Tensor, text_valid: Tensor, *, sigma: float = 0.12) -> Tensor:
+    """Returns the mean penalty of all maps, in [0, 1].
+
+    Args:
+        maps: (B, A, N, M) weights; every row sums to 1.
+        audio_valid: (B, N) bool, False is padding.
+        text_valid: (B, M) bool, False is padding.
+        sigma: Width of the diagonal as a part of the length.
+
+    >>> exact = torch.eye(8)[None, None]
+    >>> all_valid = torch.ones(1, 8, dtype=torch.bool)
+    >>> guided_attention_loss(exact, all_valid, all_valid).item()
+    0.0
+    """
+    along = _progress(audio_valid)[:, :, None] - _progress(text_valid)[:, None, :]  # (B, N, M)
+    penalty = (1.0 - torch.exp(-along.square() / (2 * sigma**2))) * text_valid[:, None, :]
+    per_frame = (maps.float() * penalty[:, None]).sum(dim=-1).mean(dim=1)  # (B, N)
+    return (per_frame * audio_valid).sum() / audio_valid.sum()
+
+
+def _progress(valid: Tensor) -> Tensor:
+    """Returns how far along each place is, 0 to 1."""
+    places = torch.arange(valid.shape[1], device=valid.device, dtype=torch.float32)
+    return places / (valid.sum(dim=1, keepdim=True) - 1).clamp_min(1)

@@ -1,11 +1,11 @@
 """Lina-Speech: a language model over a neural codec's tokens that reads a text.
 
 Source: arXiv 2410.23320 and the public code theodorblackbird/lina-speech at commit 7be703a. Text tokens go through a
-bidirectional encoder (:mod:`.text_encoder`); the decoder (:mod:`.decoder`) takes the sum of the codebooks' embeddings
-of one delayed frame after the other and gives the logits of the next. Plain ``nn.Module``: no files, no training logic,
-no ``no_grad`` inside. Causal in the audio.
+bidirectional encoder (:mod:`.network.text_encoder`); the decoder (:mod:`.network.decoder`) takes the sum of the
+codebooks' embeddings of one delayed frame after the other and gives the logits of the next. Plain ``nn.Module``: no
+files, no training logic, no ``no_grad`` inside. Causal in the audio.
 
-Shapes: B batch, M text tokens, N audio columns (delayed, see :mod:`.delay`), Q codebooks, V audio ids, d width.
+Shapes: B batch, M text tokens, N audio columns (delayed, see :mod:`.network.delay`), Q codebooks, V audio ids, d width.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
-from mmattn.speech.lina.collate import SpeechBatch
 from mmattn.speech.lina.config import LinaConfig
-from mmattn.speech.lina.cross_attention import TextMemory, cross_mask
-from mmattn.speech.lina.decoder import AttentiveDecoder, DecoderState
-from mmattn.speech.lina.delay import PAD, START
-from mmattn.speech.lina.mixers import QkvTimeMixer
+from mmattn.speech.lina.network.batch import SpeechBatch
+from mmattn.speech.lina.network.cross_attention import TextMemory, cross_mask
+from mmattn.speech.lina.network.decoder import AttentiveDecoder, DecoderState
+from mmattn.speech.lina.network.delay import PAD, START
+from mmattn.speech.lina.network.mixers import QkvTimeMixer
+from mmattn.speech.lina.network.text_encoder import TextEncoder
 from mmattn.speech.lina.step_linear import PackedLinear, Precision, StepLinear, check_precision
-from mmattn.speech.lina.text_encoder import TextEncoder
 
 __all__ = ["LinaModel", "LinaOutput"]
 
@@ -138,9 +138,9 @@ class LinaModel(nn.Module):
     def pack(self, precision: Precision | str = "float32") -> None:
         """Lays weights out for fast steps of one column; call it once the model is on its device and in its precision.
 
-        In float32 results change by rounding alone; see :mod:`.step_linear` for the others, which add copies of the
-        decoder's weights in half or a quarter of the memory. Gradients and calls with more columns do not use the
-        layout, nor does a weight that was changed or moved since.
+        In float32 results change by rounding alone; see :mod:`mmattn.kernels.products` for the others, which add copies
+        of the decoder's weights in half or a quarter of the memory. Gradients and calls with more columns do not use
+        the layout, nor does a weight that was changed or moved since.
 
         Args:
             precision: Of the weights in these steps: "float32", "bfloat16" or "int8".

@@ -18,26 +18,25 @@ from torch import nn
 
 from mmattn.core.device import resolve_device
 from mmattn.errors import CheckpointError, InputError
-from mmattn.speech.lina.beginnings import Beginnings
-from mmattn.speech.lina.checkpoints import StoredLina, load_lina
-from mmattn.speech.lina.cloning import Report, check_consent, clone_voice, read_utterances
-from mmattn.speech.lina.codec import Codec
-from mmattn.speech.lina.codec_choice import check_finite, fitting_codec
+from mmattn.kernels.sampling import SamplingOptions
+from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.config import LinaInferOptions
+from mmattn.speech.lina.datasets.recordings import Recording
+from mmattn.speech.lina.generation.beginnings import Beginnings
+from mmattn.speech.lina.generation.narration import Narrator, narrate
+from mmattn.speech.lina.generation.session import LinaSession
+from mmattn.speech.lina.generation.speaker import Speaker
 from mmattn.speech.lina.items import LinaItem, VoiceChoice, as_items, checked_seed
-from mmattn.speech.lina.narration import Narrator, narrate
-from mmattn.speech.lina.planning import TextPlanner
-from mmattn.speech.lina.recordings import Recording
+from mmattn.speech.lina.judges.watchdog import Watchdog
 from mmattn.speech.lina.results import LinaResult
-from mmattn.speech.lina.sampling import SamplingOptions
-from mmattn.speech.lina.session import LinaSession
-from mmattn.speech.lina.speaking import Speaker
-from mmattn.speech.lina.text import build_tokenizer
-from mmattn.speech.lina.text_tokens import Tokenizer
-from mmattn.speech.lina.tuning import TuningOptions
-from mmattn.speech.lina.voice import Voice, fingerprint
-from mmattn.speech.lina.voices import find_voices
-from mmattn.speech.lina.watchdog import Watchdog
+from mmattn.speech.lina.text.planning import TextPlanner
+from mmattn.speech.lina.text.tokenizers import build_tokenizer
+from mmattn.speech.lina.text.tokens import Tokenizer
+from mmattn.speech.lina.voices.cloning import Report, check_consent, clone_voice, read_utterances
+from mmattn.speech.lina.voices.files import Voice, find_voices, fingerprint
+from mmattn.speech.lina.voices.tuning import TuningOptions
+from mmattn.speech.lina.weights.codecs import check_finite, fitting_codec
+from mmattn.speech.lina.weights.store import StoredLina, load_lina
 
 __all__ = ["LinaItem", "LinaPredictor", "Recording", "VoiceChoice"]
 
@@ -231,7 +230,7 @@ class LinaPredictor:
 
     @torch.inference_mode()
     def open_session(self, voice: VoiceChoice | None = None, *, seed: int = 0) -> LinaSession:
-        """Returns a session that speaks while text arrives, see :class:`.session.LinaSession`.
+        """Returns a session that speaks while text arrives, see :class:`.generation.session.LinaSession`.
 
         Args:
             voice: Who speaks; None as the run's options say.
@@ -268,13 +267,13 @@ class LinaPredictor:
         options: TuningOptions | None = None,
         report: Report | None = None,
     ) -> Voice:
-        """Returns a voice learned from recordings; save it with :func:`.voice.save_voice`.
+        """Returns a voice learned from recordings; save it with :func:`.voices.files.save_voice`.
 
         Args:
             recordings: Of one speaker, a minute in all is good.
             consent: The speaker's statement that the voice may be used, word for word.
             name: What the voice is called.
-            options: Of the tuning; None takes :func:`.cloning.usual_tuning`.
+            options: Of the tuning; None takes :func:`.voices.cloning.usual_tuning`.
             report: Called with step, steps and loss after every step.
 
         Raises:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from mmattn.media.audio import SYNTHETIC_SPEECH, write_audio
 from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
-from mmattn.speech.lina.alignment_report import AlignmentReport
-from mmattn.speech.lina.watchdog import WORD_SECONDS
+from mmattn.speech.lina.judges.alignment import AlignmentReport
+from mmattn.speech.lina.judges.watchdog import WORD_SECONDS
 
 __all__ = ["LinaResult", "LinaSentence"]
 

@@ -2,13 +2,13 @@
 
 Source: arXiv 2410.23320 and the public code theodorblackbird/lina-speech: the cross-entropy of the next token, AdamW, a
 cosine after a warm-up, gradients clipped to a norm of 1 (``trainer.gradient_clip_val``). A small model on little data
-needs more, all of it optional: guided attention that fades out (:mod:`.guided_attention`), frames of the input hidden
+needs more, all of it optional: guided attention that fades out (:mod:`.losses`), frames of the input hidden
 from the model so that it reads the text (arXiv 2301.02111 has its first codebook only; here whole frames), an initial
-state for every training voice (:mod:`.voice_table`), and forget gates that remember at first.
+state for every training voice (:mod:`.voices.table`), and forget gates that remember at first.
 
 A validation speaks a few of its sentences, logs how many end by themselves and how long they are beside the recordings,
 and writes a checkpoint folder ``step_N`` into the run folder that ``mmattn infer lina --checkpoint`` reads. A test
-speaks the test split's texts and lets judges hear them (:mod:`.spoken_task`).
+speaks the test split's texts and lets judges hear them (:mod:`.evaluation.spoken_task`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from torch import Tensor
 
 from mmattn.attention.gla import GatedLinearAttention
 from mmattn.errors import InputError
-from mmattn.speech.lina.checkpoints import StoredLina, load_lina, save_lina
-from mmattn.speech.lina.codec_embedded import EmbeddedCodec
-from mmattn.speech.lina.codec_files import load_codec
-from mmattn.speech.lina.codec_task import learning_rate_factor
-from mmattn.speech.lina.collate import SpeechBatch
+from mmattn.kernels.sampling import SamplingOptions
+from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
-from mmattn.speech.lina.data_fit import check_fits, described
-from mmattn.speech.lina.decoder import DecoderState
-from mmattn.speech.lina.delay import START
-from mmattn.speech.lina.generation import GenerationOptions, SpeechRequest, generate
-from mmattn.speech.lina.guided_attention import guided_attention_loss
-from mmattn.speech.lina.losses import lina_loss, top_k_accuracy
+from mmattn.speech.lina.evaluation.spoken_task import SpokenTask
+from mmattn.speech.lina.generation.steps import GenerationOptions, SpeechRequest, generate
+from mmattn.speech.lina.losses import guided_attention_loss, lina_loss, top_k_accuracy
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.sampling import SamplingOptions
-from mmattn.speech.lina.spoken_task import SpokenTask
-from mmattn.speech.lina.voice import Voice, fingerprint, save_voice
-from mmattn.speech.lina.voice_table import VoiceTable
+from mmattn.speech.lina.network.batch import SpeechBatch
+from mmattn.speech.lina.network.decoder import DecoderState
+from mmattn.speech.lina.network.delay import START
+from mmattn.speech.lina.training.codec_task import learning_rate_factor
+from mmattn.speech.lina.training.fit import check_fits, described
+from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
+from mmattn.speech.lina.voices.table import VoiceTable
+from mmattn.speech.lina.weights.codecs import load_codec
+from mmattn.speech.lina.weights.store import StoredLina, load_lina, save_lina
 
 __all__ = ["LinaTask"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmattn.speech.lina.checkpoints import StoredLina, save_lina
-from mmattn.speech.lina.delay import END
-from mmattn.speech.lina.initial_state import InitialState
-from mmattn.speech.lina.voice import Voice, fingerprint, save_voice
-from tests.speech.lina.codec_tiny import EMBEDDED, embedded
+from mmattn.speech.lina.network.delay import END
+from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
+from mmattn.speech.lina.voices.state import InitialState
+from mmattn.speech.lina.weights.store import StoredLina, save_lina
+from tests.speech.lina.codec.tiny import EMBEDDED, embedded
 from tests.speech.lina.tiny import tiny_model
 
 RATE = 8000

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from mmattn.core.training.lightning_cli import build
-from mmattn.speech.lina import cloning
-from mmattn.speech.lina.checkpoints import load_lina
-from mmattn.speech.lina.codec_embedded import EmbeddedCodecConfig
-from mmattn.speech.lina.codec_files import save_codec
+from mmattn.speech.lina.codec.embedded import EmbeddedCodecConfig
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.tuning import TuningOptions
-from tests.speech.lina.codec_tiny import embedded, wavtokenizer
+from mmattn.speech.lina.voices.files import cloning
+from mmattn.speech.lina.voices.tuning import TuningOptions
+from mmattn.speech.lina.weights.codecs import save_codec
+from mmattn.speech.lina.weights.store import load_lina
+from tests.speech.lina.codec.tiny import embedded, wavtokenizer
 from tests.speech.lina.tiny_folder import write_recording
 
 pytest.importorskip("gruut")

@@ -12,17 +12,17 @@ from torch.utils.data import DataLoader
 
 from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
-from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
-from mmattn.speech.lina.data_batches import BucketBatches
-from mmattn.speech.lina.text import CharacterTokenizer
-from tests.speech.lina import codec_tiny
+from mmattn.speech.lina.datasets.batches import BucketBatches
+from mmattn.speech.lina.text.tokenizers import CharacterTokenizer
+from mmattn.speech.lina.weights.codecs import save_codec
+from tests.speech.lina.codec import tiny
 from tests.speech.lina.speech_folders import ljspeech, plain_folder, say
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_codec(tmp_path_factory.mktemp("codec"), codec_tiny.embedded(), card="tiny"))
+    return str(save_codec(tmp_path_factory.mktemp("codec"), tiny.embedded(), card="tiny"))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_batch_has_codes_texts_speakers_and_names(data: LinaDataModule) -> Non
         for row, (name, speaker) in enumerate(zip(batch.names, batch.speakers.tolist(), strict=True)):
             assert data.speakers[speaker] == name.split("/")[1]
             wave = read_audio(Path(str(data.root), name + ".wav")).samples
-            expected = codec_tiny.embedded().encode(torch.from_numpy(wave)[None])[0]
+            expected = tiny.embedded().encode(torch.from_numpy(wave)[None])[0]
             audio = batch.speech.audio[row][batch.speech.audio_valid[row]]
             assert torch.equal(audio[1 : 1 + expected.shape[1], 0], expected[0] + 3)
             text = batch.speech.text[row][batch.speech.text_valid[row]]
@@ -139,7 +139,7 @@ def test_the_cache_serves_every_number_of_codebooks(data: LinaDataModule, codec:
 
 def test_what_goes_to_a_loading_process_is_small_and_light(data: LinaDataModule) -> None:
     loader = data.train_dataloader()
-    assert loader.collate_fn.__module__ == "mmattn.speech.lina.data_batches"
+    assert loader.collate_fn.__module__ == "mmattn.speech.lina.datasets.batches"
     copy = pickle.loads(pickle.dumps(loader.dataset))
     assert [item.utterance.name for item in copy[[1, 0]]] == ["train/anna/1", "train/anna/0"]
 

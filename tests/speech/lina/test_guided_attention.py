@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmattn.speech.lina.guided_attention import guided_attention_loss
+from mmattn.speech.lina.losses import guided_attention_loss
 
 
 def valid(*lengths: int) -> torch.Tensor:

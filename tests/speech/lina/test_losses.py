@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmattn.speech.lina.collate import collate
 from mmattn.speech.lina.losses import lina_loss, targets, top_k_accuracy
+from mmattn.speech.lina.network.batch import collate
 from tests.speech.lina.tiny import utterances
 
 BATCH = collate(utterances((4, 6), (3, 2)))

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmattn.errors import CheckpointError, InputError
-from mmattn.speech.lina.collate import SpeechBatch, collate
-from mmattn.speech.lina.decoder import DecoderState
 from mmattn.speech.lina.losses import lina_loss
 from mmattn.speech.lina.model import LinaModel, LinaOutput
+from mmattn.speech.lina.network.batch import SpeechBatch, collate
+from mmattn.speech.lina.network.decoder import DecoderState
 from tests.speech.lina.tiny import text_ids, tiny_config, tiny_model, utterances
 
 BATCH = collate(utterances((9, 11), (5, 4), (7, 8)))

@@ -12,7 +12,7 @@ from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
-from mmattn.speech.lina.voice import save_voice
+from mmattn.speech.lina.voices.files import save_voice
 from tests.speech.lina.checkpoint_tiny import CODEC, RATE, hum, save, stored, voice
 
 TEXT = "Dr. Smith was here. Who? A boat and a tree;\nthat is all!\n\nThe end."

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.collate import collate
-from mmattn.speech.lina.generation import GenerationOptions, SpeechRequest, generate
+from mmattn.speech.lina.generation.steps import GenerationOptions, SpeechRequest, generate
 from mmattn.speech.lina.model import LinaModel
+from mmattn.speech.lina.network.batch import collate
 from mmattn.speech.lina.step_linear import Precision, StepLinear, check_precision, step_product
 from tests.speech.lina.tiny import text_ids, tiny_model, utterances
 

@@ -12,18 +12,17 @@ from lightning.pytorch.loggers import CSVLogger
 from mmattn.attention.gla import GatedLinearAttention
 from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
-from mmattn.speech.lina import cloning
-from mmattn.speech.lina.checkpoints import load_lina
-from mmattn.speech.lina.codec_files import save_codec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule
-from mmattn.speech.lina.delay import START
+from mmattn.speech.lina.network.delay import START
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.task import LinaTask
-from mmattn.speech.lina.text import build_tokenizer
-from mmattn.speech.lina.tuning import TuningOptions
-from mmattn.speech.lina.voice import load_voice
-from tests.speech.lina.codec_tiny import embedded
+from mmattn.speech.lina.text.tokenizers import build_tokenizer
+from mmattn.speech.lina.voices.files import cloning, load_voice
+from mmattn.speech.lina.voices.tuning import TuningOptions
+from mmattn.speech.lina.weights.codecs import save_codec
+from mmattn.speech.lina.weights.store import load_lina
+from tests.speech.lina.codec.tiny import embedded
 from tests.speech.lina.tiny import tiny_config
 from tests.speech.lina.tiny_folder import CODEC, write_recording
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.speech.lina.collate import Utterance
 from mmattn.speech.lina.config import LinaConfig
-from mmattn.speech.lina.cross_attention import TextMemory
-from mmattn.speech.lina.decoder import DecoderState
-from mmattn.speech.lina.delay import END, delay, to_tokens
 from mmattn.speech.lina.model import LinaModel, LinaOutput
+from mmattn.speech.lina.network.batch import Utterance
+from mmattn.speech.lina.network.cross_attention import TextMemory
+from mmattn.speech.lina.network.decoder import DecoderState
+from mmattn.speech.lina.network.delay import END, delay, to_tokens
 
 
 def tiny_config(**changes: Any) -> LinaConfig:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from mmattn.media.audio import write_audio
-from mmattn.speech.lina.checkpoints import StoredLina, save_lina
-from mmattn.speech.lina.codec_embedded import EmbeddedCodecConfig
-from mmattn.speech.lina.codec_files import describe_codec
-from mmattn.speech.lina.initial_state import InitialState
-from mmattn.speech.lina.text import build_tokenizer
-from mmattn.speech.lina.voice import Voice, fingerprint, save_voice
-from tests.speech.lina.codec_tiny import embedded
+from mmattn.speech.lina.codec.embedded import EmbeddedCodecConfig
+from mmattn.speech.lina.text.tokenizers import build_tokenizer
+from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
+from mmattn.speech.lina.voices.state import InitialState
+from mmattn.speech.lina.weights.codecs import describe_codec
+from mmattn.speech.lina.weights.store import StoredLina, save_lina
+from tests.speech.lina.codec.tiny import embedded
 from tests.speech.lina.tiny import tiny_model
 
 CODEC = EmbeddedCodecConfig(

@@ -1,0 +1,1 @@
+"""Sound to tokens and back: every network, and nothing of storage."""

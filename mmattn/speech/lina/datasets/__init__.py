@@ -1,0 +1,1 @@
+"""Datasets on disk as items: layouts, their readers, recordings, cached tokens."""

@@ -1,0 +1,1 @@
+"""The numbers of a test: scores, their table, and the spoken test."""

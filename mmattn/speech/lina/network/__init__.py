@@ -1,0 +1,1 @@
+"""The parts of :mod:`mmattn.speech.lina.model`."""

@@ -1,0 +1,1 @@
+"""Sentences and voices that the embedded Lina learned from."""

@@ -1,0 +1,1 @@
+"""The codec's training, and where data and model meet."""

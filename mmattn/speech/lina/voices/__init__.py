@@ -1,0 +1,1 @@
+"""Whose voice: files, states, tuning, cloning."""

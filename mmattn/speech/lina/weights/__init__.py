@@ -1,0 +1,1 @@
+"""Files of tensors, in and out: the released ones, ours, codecs, and the one that ships."""
