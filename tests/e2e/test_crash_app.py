@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmattn.ui.crash import build_app
+from mmattn.ui.crash.app import build_app
 from tests.e2e.browser import needs_browser, opened_page, served
 from tests.ui.crash_parts import tiny_predictor, write_clip
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.gla import GatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.kernels.sampling import SamplingOptions
 from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.generation.steps import GenerationOptions, Speech, SpeechRequest, generate

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.attention.gla import GatedLinearAttention
-from mmattn.attention.prefix_linear import PrefixLinearAttention
-from mmattn.attention.rwkv6 import Rwkv6
-from mmattn.attention.simple_gla import SimpleGatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
+from mmattn.attention.recurrent.prefix_linear import PrefixLinearAttention
+from mmattn.attention.recurrent.rwkv6 import Rwkv6
+from mmattn.attention.recurrent.simple_gla import SimpleGatedLinearAttention
 from mmattn.attention.titans import MacOptions, MemoryAsContext, MemoryOptions, NeuralMemory
 from mmattn.kernels.linear.feature_maps import taylor
 from mmattn.kernels.memory import Memory, neural_memory

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.heads import check_input
+from mmattn.attention.recurrent.parts import check_input
 from mmattn.attention.titans.options import MemoryOptions
 from mmattn.attention.titans.parts import ChunkPool, HeadRmsNorm
 from mmattn.attention.titans.update import memory_updates, soft_clamp_norm

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.gla import GatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.errors import InputError
 from mmattn.kernels.sampling import SamplingOptions
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec

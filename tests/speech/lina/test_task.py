@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from mmattn.attention.gla import GatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina.config import LinaConfig

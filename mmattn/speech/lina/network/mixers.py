@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmattn.attention.gla import GatedLinearAttention
-from mmattn.attention.qkv_mixer import MixerState as QkvState
-from mmattn.attention.qkv_mixer import QkvMixer
-from mmattn.attention.rwkv6 import Rwkv6, Rwkv6State
-from mmattn.attention.simple_gla import SimpleGatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
+from mmattn.attention.recurrent.qkv_mixer import MixerState as QkvState
+from mmattn.attention.recurrent.qkv_mixer import QkvMixer
+from mmattn.attention.recurrent.rwkv6 import Rwkv6, Rwkv6State
+from mmattn.attention.recurrent.simple_gla import SimpleGatedLinearAttention
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.blocks import MixerState, TimeMixer
 from mmattn.speech.lina.network.packed_gla import PackedGla

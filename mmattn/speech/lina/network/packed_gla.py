@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.attention.gla import GatedLinearAttention
+from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.kernels.linear.gla import gated_linear_attention_step
 from mmattn.speech.lina.step_linear import Layout, Precision, step_product
 

@@ -6,7 +6,7 @@ Parameters are named as in HazyResearch's ``PrefixLinearAttention``, so that the
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.heads import check_input, merge_heads, split_heads
+from mmattn.attention.recurrent.parts import check_input, merge_heads, split_heads
 from mmattn.kernels.linear.feature_maps import taylor
 from mmattn.kernels.linear.prefix import prefix_linear_attention, prefix_linear_attention_step
 from mmattn.kernels.linear.sequences import Mode, check_mask

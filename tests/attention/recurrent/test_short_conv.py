@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mmattn.attention.recurrent.parts import ShortConv
 from mmattn.attention.rotary import RotaryEmbedding, rotate
-from mmattn.attention.short_conv import ShortConv
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 4])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.attention.heads import check_heads, check_input, merge_heads, recur, split_heads, without_padding
-from mmattn.attention.qkv_mixer import initialize
+from mmattn.attention.recurrent.parts import check_heads, check_input, merge_heads, recur, split_heads, without_padding
+from mmattn.attention.recurrent.qkv_mixer import initialize
 from mmattn.kernels.linear.rwkv6 import rwkv6, rwkv6_step
 from mmattn.kernels.linear.sequences import Mode
 

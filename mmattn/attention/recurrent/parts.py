@@ -5,11 +5,23 @@ Letters: B batch, T tokens, H heads, D width of a head.
 
 from collections.abc import Callable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from mmattn.kernels.linear.sequences import Mode, check_mask
 
-__all__ = ["Kernel", "check_heads", "check_input", "merge_heads", "recur", "split_heads", "without_padding"]
+__all__ = [
+    "GatedHeadNorm",
+    "Kernel",
+    "ShortConv",
+    "check_heads",
+    "check_input",
+    "merge_heads",
+    "recur",
+    "split_heads",
+    "without_padding",
+]
 
 Kernel = Callable[..., tuple[Tensor, Tensor]]
 """A recurrence over tokens, or one step of it: output and new state."""
@@ -88,3 +100,65 @@ def recur(
         out, state = step(*(x[:, :, 0] for x in tensors), state=state)
         return out[:, :, None], state
     return kernel(*tensors, initial_state=state, mode=mode, chunk_size=chunk_size, mask=mask)
+
+
+class GatedHeadNorm(nn.Module):
+    """RMS norm over the head width with one scale shared by all heads, optionally times ``swish(gate)``.
+
+    Args:
+        dim: V, the head width.
+        eps: added to the mean square.
+
+    Example:
+        >>> GatedHeadNorm(2)(torch.tensor([[3.0, 3.0]])).round().tolist()
+        [[1.0, 1.0]]
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Returns ``(..., V)``, normalised and, with ``gate (..., V)``, gated."""
+        x = functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+        return x if gate is None else x * functional.silu(gate)
+
+
+class ShortConv(nn.Conv1d):
+    """SiLU of a causal depthwise convolution without bias; its weight ``(channels, 1, kernel)`` is fla's.
+
+    Time ``O(T channels kernel)``.
+
+    Args:
+        channels: width of the input.
+        kernel: tokens seen, the current one included.
+
+    Example:
+        >>> conv = ShortConv(2)
+        >>> out, cache = conv(torch.ones(1, 3, 2))
+        >>> out.shape, cache.shape
+        (torch.Size([1, 3, 2]), torch.Size([1, 2, 4]))
+    """
+
+    def __init__(self, channels: int, kernel: int = 4) -> None:
+        super().__init__(channels, channels, kernel, groups=channels, bias=False)
+
+    def forward(self, x: Tensor, cache: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Returns the output ``(B, T, channels)`` and the last inputs ``(B, channels, kernel)``, newest last.
+
+        Args:
+            x: ``(B, T, channels)``.
+            cache: what an earlier call returned, not changed; None stands for zeros.
+        """
+        kernel = self.kernel_size[0]
+        if cache is None:
+            cache = x.new_zeros(x.shape[0], x.shape[2], kernel)
+        if x.shape[1] == 0:
+            return x, cache
+        inputs = torch.cat([cache, x.transpose(1, 2)], dim=2)
+        if x.shape[1] == 1:
+            out = (inputs[:, :, 1:] * self.weight[:, 0]).sum(dim=2, keepdim=True)
+        else:
+            out = functional.conv1d(inputs[:, :, 1:], self.weight, groups=self.groups)
+        return functional.silu(out).transpose(1, 2), inputs[:, :, inputs.shape[2] - kernel :]

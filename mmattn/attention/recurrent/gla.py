@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.attention.gated_norm import GatedHeadNorm
-from mmattn.attention.heads import split_heads
-from mmattn.attention.qkv_mixer import MixerState, QkvMixer, initialize
+from mmattn.attention.recurrent.parts import GatedHeadNorm, split_heads
+from mmattn.attention.recurrent.qkv_mixer import MixerState, QkvMixer, initialize
 from mmattn.kernels.linear.gla import gated_linear_attention, gated_linear_attention_step
 from mmattn.kernels.linear.sequences import Mode
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.attention.deltanet import DeltaNet
-from mmattn.attention.gated_norm import GatedHeadNorm
-from mmattn.attention.gla import GatedLinearAttention
-from mmattn.attention.rwkv6 import Rwkv6
-from mmattn.attention.simple_gla import SimpleGatedLinearAttention
+from mmattn.attention.recurrent.deltanet import DeltaNet
+from mmattn.attention.recurrent.gla import GatedLinearAttention
+from mmattn.attention.recurrent.parts import GatedHeadNorm
+from mmattn.attention.recurrent.rwkv6 import Rwkv6
+from mmattn.attention.recurrent.simple_gla import SimpleGatedLinearAttention
 
 DIM, TOKENS = 8, 11
 BUILD = {

@@ -9,9 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.gated_norm import GatedHeadNorm
-from mmattn.attention.heads import Kernel, check_heads, check_input, merge_heads, recur, split_heads, without_padding
-from mmattn.attention.short_conv import ShortConv
+from mmattn.attention.recurrent.parts import (
+    GatedHeadNorm,
+    Kernel,
+    ShortConv,
+    check_heads,
+    check_input,
+    merge_heads,
+    recur,
+    split_heads,
+    without_padding,
+)
 from mmattn.kernels.linear.sequences import Mode
 
 __all__ = ["MixerState", "QkvMixer", "initialize"]

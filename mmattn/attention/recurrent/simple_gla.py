@@ -1,31 +1,29 @@
-"""DeltaNet as a layer (arXiv 2406.06484, section 3.3): a linear attention that corrects what it stored, as in fla."""
+"""Simple gated linear attention as a layer: one scalar gate per head (the RetNet and Mamba-2 family), as in fla."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmattn.attention.gated_norm import GatedHeadNorm
-from mmattn.attention.qkv_mixer import MixerState, QkvMixer, initialize
-from mmattn.kernels.linear.delta_rule import delta_rule, delta_rule_step
+from mmattn.attention.recurrent.parts import GatedHeadNorm
+from mmattn.attention.recurrent.qkv_mixer import MixerState, QkvMixer, initialize
 from mmattn.kernels.linear.sequences import Mode
+from mmattn.kernels.linear.simple_gla import simple_gla, simple_gla_step
 
-__all__ = ["DeltaNet"]
+__all__ = ["SimpleGatedLinearAttention"]
 
 
-class DeltaNet(QkvMixer):
-    """``S_t = S_{t-1} + k_t^T beta_t (v_t - k_t S_{t-1})``, ``o_t = q_t S_t / sqrt(K)``, RMS norm, projection.
+class SimpleGatedLinearAttention(QkvMixer):
+    """``S_t = exp(g_t) S_{t-1} + k_t^T v_t``, ``o_t = q_t S_t / sqrt(K)``, RMS norm, swish gate, projection.
 
-    q and k have unit length; ``beta = sigmoid(W x)`` per head. Time ``O(T K (V + C))`` per head in chunks of C.
+    ``g = logsigmoid(W x + b) / gate_logit_normalizer``, one number per head and token. Time ``O(T K V)`` per head.
 
     Args:
         dim: width of the inputs.
         num_heads: H.
         expand_k: total width of the keys over ``dim``.
         expand_v: total width of the values over ``dim``.
-        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens; without it they pass a
-            SiLU only.
+        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens.
         conv_size: its kernel.
-        use_gate: gate the output by ``swish(W x)``.
-        allow_neg_eigval: beta in (0, 2) instead of (0, 1): the state transition may reflect (arXiv 2411.12537).
+        gate_logit_normalizer: divides the log-gates.
         norm_eps: of the RMS norm.
         mode: of the kernel for more than one token.
         chunk_size: of the kernel.
@@ -35,7 +33,7 @@ class DeltaNet(QkvMixer):
 
     Example:
         >>> import torch
-        >>> layer = DeltaNet(8, num_heads=2)
+        >>> layer = SimpleGatedLinearAttention(8, num_heads=2)
         >>> layer(torch.randn(1, 5, 8))[0].shape
         torch.Size([1, 5, 8])
     """
@@ -49,11 +47,10 @@ class DeltaNet(QkvMixer):
         expand_v: float = 1.0,
         use_short_conv: bool = True,
         conv_size: int = 4,
-        use_gate: bool = False,
-        allow_neg_eigval: bool = False,
+        gate_logit_normalizer: float = 16.0,
         norm_eps: float = 1e-5,
         mode: Mode = "auto",
-        chunk_size: int = 32,
+        chunk_size: int = 64,
     ) -> None:
         super().__init__(
             dim,
@@ -65,10 +62,10 @@ class DeltaNet(QkvMixer):
             mode=mode,
             chunk_size=chunk_size,
         )
-        self.beta_limit = 2.0 if allow_neg_eigval else 1.0
-        self.b_proj = nn.Linear(dim, num_heads, bias=False)
-        self.g_proj = nn.Linear(dim, self.value_dim, bias=False) if use_gate else None
-        self.o_norm = GatedHeadNorm(self.value_dim // num_heads, eps=norm_eps)
+        self.gate_logit_normalizer = gate_logit_normalizer
+        self.gk_proj = nn.Linear(dim, num_heads)
+        self.g_proj = nn.Linear(dim, self.value_dim, bias=False)
+        self.g_norm_swish_gate = GatedHeadNorm(self.value_dim // num_heads, eps=norm_eps)
         self.o_proj = nn.Linear(self.value_dim, dim, bias=False)
         initialize(self)
 
@@ -87,10 +84,7 @@ class DeltaNet(QkvMixer):
         """
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
-        if not self.use_short_conv:
-            q, k, v = functional.silu(q), functional.silu(k), functional.silu(v)
-        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
-        beta = self.b_proj(x).sigmoid().transpose(1, 2) * self.beta_limit
-        out, recurrent = self._recur(delta_rule, delta_rule_step, (q, k, v, beta), old.recurrent, mask)
-        out = self._gated(self.o_norm, out, None if self.g_proj is None else self.g_proj(x))
+        g = functional.logsigmoid(self.gk_proj(x)).transpose(1, 2) / self.gate_logit_normalizer
+        out, recurrent = self._recur(simple_gla, simple_gla_step, (q, k, v, g), old.recurrent, mask)
+        out = self._gated(self.g_norm_swish_gate, out, self.g_proj(x))
         return self.o_proj(out), MixerState(recurrent, old.conv)

@@ -17,9 +17,9 @@ import numpy as np
 
 from mmattn.core.weights.resolver import embedded_path
 from mmattn.media.video import VIDEO_SUFFIXES
-from mmattn.ui.crash_clip import MAX_SECONDS, Watched, pack, watch
-from mmattn.ui.crash_live import Live, live_html, look
-from mmattn.ui.crash_view import CURVE_CSS, FOLLOW_VIDEO, alarms_html, curve_html, verdict_html
+from mmattn.ui.crash.clip import MAX_SECONDS, Watched, pack, watch
+from mmattn.ui.crash.live import Live, live_html, look
+from mmattn.ui.crash.view import CURVE_CSS, FOLLOW_VIDEO, alarms_html, curve_html, verdict_html
 from mmattn.ui.theme import CACHE_SECONDS
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.stream.alerts import AlertRule

@@ -17,11 +17,11 @@ from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.voices.files import cloning
 from mmattn.ui.hub import build_hub
-from mmattn.ui.lina import _finished, build_app, preselected
-from mmattn.ui.lina_notices import as_notices
-from mmattn.ui.lina_speak import MAX_CHARACTERS, Settings, choose_seed, speak, to_wav
-from mmattn.ui.lina_view import SENTENCES, model_line, numbers_html, recordings_html
-from mmattn.ui.lina_voices import OWN_VOICE, Visit, clone, voice_choices, voice_of
+from mmattn.ui.lina.app import _finished, build_app, preselected
+from mmattn.ui.lina.speak import MAX_CHARACTERS, Settings, choose_seed, speak, to_wav
+from mmattn.ui.lina.view import SENTENCES, model_line, numbers_html, recordings_html
+from mmattn.ui.lina.voices import OWN_VOICE, Visit, clone, voice_choices, voice_of
+from mmattn.ui.notices import as_notices
 from tests.speech.lina.tiny_folder import write_model, write_recording
 
 STATEMENT = "I, Anna, agree."

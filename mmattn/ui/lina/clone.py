@@ -9,9 +9,9 @@ import gradio as gr
 
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.voices.cloning import ENOUGH_SECONDS
-from mmattn.ui.lina_notices import as_notices
-from mmattn.ui.lina_view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html, waiting_html
-from mmattn.ui.lina_voices import Visit, clone, voice_choices
+from mmattn.ui.lina.view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html, waiting_html
+from mmattn.ui.lina.voices import Visit, clone, voice_choices
+from mmattn.ui.notices import as_notices
 
 __all__ = ["clone_tab"]
 

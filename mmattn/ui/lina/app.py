@@ -16,10 +16,9 @@ from typing import Any
 import gradio as gr
 
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.ui.lina_clone import clone_tab
-from mmattn.ui.lina_notices import as_notices
-from mmattn.ui.lina_speak import Settings, Spoken, choose_seed, speak
-from mmattn.ui.lina_view import (
+from mmattn.ui.lina.clone import clone_tab
+from mmattn.ui.lina.speak import Settings, Spoken, choose_seed, speak
+from mmattn.ui.lina.view import (
     EXAMPLES,
     HOW_TO_READ,
     INTRO,
@@ -30,7 +29,8 @@ from mmattn.ui.lina_view import (
     numbers_html,
     waiting_html,
 )
-from mmattn.ui.lina_voices import Visit, voice_choices, voice_of
+from mmattn.ui.lina.voices import Visit, voice_choices, voice_of
+from mmattn.ui.notices import as_notices
 from mmattn.ui.theme import CACHE_SECONDS
 
 __all__ = ["build_app"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mmattn.media.video import open_video
-from mmattn.ui import crash_clip
-from mmattn.ui.crash import build_app, move_alerts
-from mmattn.ui.crash_clip import Watched, pack, watch
-from mmattn.ui.crash_live import REMEMBERED_SECONDS, Live, live_html, look
-from mmattn.ui.crash_view import alarms_html, attended, curve_html, verdict_html
+from mmattn.ui.crash import clip as clip_module
+from mmattn.ui.crash.app import build_app, move_alerts
+from mmattn.ui.crash.clip import Watched, pack, watch
+from mmattn.ui.crash.live import REMEMBERED_SECONDS, Live, live_html, look
+from mmattn.ui.crash.view import alarms_html, attended, curve_html, verdict_html
 from mmattn.ui.hub import build_hub
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.stream.alerts import AlertRule
@@ -164,7 +164,7 @@ def test_a_missing_or_broken_video_is_a_notice(predictor: CrashPredictor, tmp_pa
 
 
 def test_a_video_that_is_too_long_is_a_notice(predictor: CrashPredictor, clip: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crash_clip, "MAX_SECONDS", 2)
+    monkeypatch.setattr(clip_module, "MAX_SECONDS", 2)
     with pytest.raises(gr.Error, match="minutes long"):
         watch(predictor, clip)
 

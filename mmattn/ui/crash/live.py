@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from mmattn.errors import describe
-from mmattn.ui.crash_view import attended
+from mmattn.ui.crash.view import attended
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import CrashResult, fit_picture
 from mmattn.video.crash.stream.alerts import Alert, AlertRule

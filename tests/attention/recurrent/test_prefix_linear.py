@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.attention.prefix_linear import PrefixLinearAttention, repeat_context
+from mmattn.attention.recurrent.prefix_linear import PrefixLinearAttention, repeat_context
 
 
 def layer(**options: object) -> PrefixLinearAttention:

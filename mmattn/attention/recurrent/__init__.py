@@ -1,0 +1,1 @@
+"""Recurrent mixers over the linear kernels, and the parts they are made of."""
