@@ -1,9 +1,12 @@
-"""Imports go down only, relative ones and those inside functions included."""
+"""The law of floors and rooms: imports go down only, relative ones and those inside functions included."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,12 @@ FLOORS = [
 HEAVY = {"gradio", "transformers", "diffusers", "lightning"}
 LIGHT = FLOORS[0] | FLOORS[1]
 MODULES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted({file.parent for file in MODULES})
+# Opened first by a reader of a system, and what users, the command line and YAML import: their paths do not change.
+DOORS = {"commands", "config", "data", "losses", "model", "predictor", "results", "task"}
+# The same work has the same room in every system.
+ROOMS = {"datasets", "evaluation", "network", "synthetic", "training", "weights"}
+SMALLEST_ROOM, LARGEST_ROOM = 3, 15
 
 
 def module_name(file: Path) -> str:
@@ -83,7 +92,7 @@ def test_every_module_has_a_floor(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "problem"),
     [
-        ("media/x.py", "from mmattn.errors import InputError", "upwards"),
+        ("media/x.py", "from mmattn.core.device import resolve_device", "upwards"),
         ("media/x.py", "from ..core import errors", "upwards"),
         ("media/__init__.py", "from ..vision.crane import model", "upwards"),
         ("kernels/backends/x.py", "def f():\n    import mmattn.viz.gallery", "upwards"),
@@ -101,6 +110,76 @@ def test_the_rules_catch_what_they_should(
     file.parent.mkdir(parents=True)
     file.write_text(source)
     assert [text.rpartition(": ")[2].startswith(problem) for text in violations(file)] == [True]
+
+
+def entries(folder: Path) -> list[str]:
+    """Modules and packages in a folder, by name."""
+    files = [file.stem for file in folder.glob("*.py") if file.stem != "__init__"]
+    return sorted(files + [file.parent.name for file in folder.glob("*/__init__.py")])
+
+
+def circle(folder: Path) -> str:
+    """Returns a circle among the modules and rooms of a folder, import by import; empty if there is none."""
+    top, graph, places = module_name(folder / "__init__.py"), defaultdict(set), {}
+    for file in folder.rglob("*.py"):
+        name = module_name(file)
+        for line, target in imports(file, name):
+            if below(name, {top}) and below(target, {top}) and top not in (name, target):
+                source, other = (text.removeprefix(f"{top}.").split(".")[0] for text in (name, target))
+                if source != other and other in entries(folder):
+                    graph[source].add(other)
+                    places[source, other] = f"{name}:{line} imports {target}"
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        ring = error.args[1]
+        return "; ".join(places[source, other] for other, source in pairwise(ring))
+    return ""
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE)))
+def test_no_circle_runs_between_the_rooms_and_modules_of_a_folder(folder: Path) -> None:
+    assert circle(folder) == ""
+
+
+def test_a_circle_between_rooms_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_imports.ROOT", tmp_path)
+    folder = tmp_path / "mmattn" / "vision" / "other"
+    for name, source in {
+        "__init__": "",
+        "network/__init__": "",
+        "network/a": "def f():\n    from mmattn.vision.other.weights import b",
+        "weights/__init__": "",
+        "weights/b": "from mmattn.vision.other.model import Model",
+        "model": "from mmattn.vision.other.network.c import Part",
+    }.items():
+        file = folder / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    found = circle(folder)
+    assert "network.a:2 imports mmattn.vision.other.weights.b" in found
+    assert "model:1 imports mmattn.vision.other.network.c" in found
+
+
+@pytest.mark.parametrize("package", SYSTEMS.values())
+def test_a_system_has_its_doors_and_the_rooms_that_all_have(package: str) -> None:
+    found = set(entries(ROOT / package.replace(".", "/")))
+    assert found >= DOORS | ROOMS
+
+
+@pytest.mark.parametrize(
+    "folder", [f for f in FOLDERS if len(f.relative_to(PACKAGE).parts) > 1], ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_a_room_is_neither_a_cupboard_nor_a_hall(folder: Path) -> None:
+    rooms = entries(folder)
+    if module_name(folder / "__init__.py") in SYSTEMS.values():
+        rooms = [name for name in rooms if name not in DOORS]
+    assert SMALLEST_ROOM <= len(rooms) <= LARGEST_ROOM
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_file_repeats_the_name_of_its_folder(file: Path) -> None:
+    assert not file.stem.startswith(file.parent.name)
 
 
 def loaded(statement: str) -> set[str]:

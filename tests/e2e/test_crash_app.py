@@ -10,7 +10,7 @@ import pytest
 
 from mmattn.ui.crash.app import build_app
 from tests.e2e.browser import needs_browser, opened_page, served
-from tests.ui.crash_parts import tiny_predictor, write_clip
+from tests.ui.crash.parts import tiny_predictor, write_clip
 
 pytestmark = [pytest.mark.e2e, needs_browser]
 

@@ -9,7 +9,8 @@ import pytest
 
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.voices.files import cloning, load_voice
+from mmattn.speech.lina.voices import cloning
+from mmattn.speech.lina.voices.files import load_voice
 from mmattn.ui.lina.app import build_app
 from tests.e2e.browser import needs_browser, opened_page, served
 from tests.speech.lina.tiny_folder import write_model, write_recording

@@ -15,7 +15,8 @@ from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment, write
 from mmattn.speech.lina import results
 from mmattn.speech.lina.clone_command import find_recordings
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.voices.files import cloning, load_voice, save_voice
+from mmattn.speech.lina.voices import cloning
+from mmattn.speech.lina.voices.files import load_voice, save_voice
 from tests.speech.lina.speech_folders import vctk
 from tests.speech.lina.tiny_folder import write_model, write_recording
 

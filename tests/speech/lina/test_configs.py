@@ -8,7 +8,7 @@ import pytest
 from mmattn.core.training.lightning_cli import build
 from mmattn.speech.lina.codec.embedded import EmbeddedCodecConfig
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.voices.files import cloning
+from mmattn.speech.lina.voices import cloning
 from mmattn.speech.lina.voices.tuning import TuningOptions
 from mmattn.speech.lina.weights.codecs import save_codec
 from mmattn.speech.lina.weights.store import load_lina

@@ -18,7 +18,8 @@ from mmattn.speech.lina.network.delay import START
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.task import LinaTask
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
-from mmattn.speech.lina.voices.files import cloning, load_voice
+from mmattn.speech.lina.voices import cloning
+from mmattn.speech.lina.voices.files import load_voice
 from mmattn.speech.lina.voices.tuning import TuningOptions
 from mmattn.speech.lina.weights.codecs import save_codec
 from mmattn.speech.lina.weights.store import load_lina

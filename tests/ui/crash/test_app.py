@@ -22,7 +22,7 @@ from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.stream.alerts import AlertRule
 from mmattn.video.crash.stream.frame_risk import Sight
 from mmattn.video.crash.stream.normal_driving import NormalDriving
-from tests.ui.crash_parts import tiny_predictor, write_clip
+from tests.ui.crash.parts import tiny_predictor, write_clip
 from tests.video.crash.perception.crop_parts import pictures
 
 DEFAULTS = (0.6, 3, 2.0)

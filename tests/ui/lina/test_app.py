@@ -15,7 +15,7 @@ import pytest
 from mmattn.errors import CheckpointError, InputError, MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, read_comment
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.voices.files import cloning
+from mmattn.speech.lina.voices import cloning
 from mmattn.ui.hub import build_hub
 from mmattn.ui.lina.app import _finished, build_app, preselected
 from mmattn.ui.lina.speak import MAX_CHARACTERS, Settings, choose_seed, speak, to_wav

@@ -9,7 +9,7 @@ from mmattn.errors import InputError
 from mmattn.speech.lina.datasets.layouts import find_utterances
 from mmattn.speech.lina.evaluation.spoken_test import find_held_out, run_spoken_test
 from mmattn.speech.lina.predictor import LinaPredictor
-from mmattn.speech.lina.voices.files import cloning
+from mmattn.speech.lina.voices import cloning
 from mmattn.speech.lina.voices.tuning import TuningOptions
 from tests.speech.lina.tiny_folder import write_model, write_recording
 
