@@ -6,41 +6,18 @@ The layout is that of block-sparse kernels (FlexAttention's ``BlockMask``, Flash
 sliced, compared, cached across layers and drawn.
 """
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
 from mmattn.kernels import block_algebra, spans
+from mmattn.kernels.block_fields import TransposedBlocks
 from mmattn.kernels.block_patterns import BlockPatterns
 
-__all__ = ["BlockIndex", "SplitBlocks", "TransposedBlocks"]
-
-
-T = TypeVar("T")
-
-
-class SplitBlocks(NamedTuple):
-    """Selected blocks in FlexAttention's layout: those that need the predicate, and those that do not.
-
-    ``*_num_blocks`` are int32 ``(B|1, H|1, nq)``, ``*_indices`` int32 ``(B|1, H|1, nq, m)``, ascending with a tail of
-    zeros. Blocks in which nothing is allowed are in neither list.
-    """
-
-    kv_num_blocks: Tensor
-    kv_indices: Tensor
-    full_kv_num_blocks: Tensor
-    full_kv_indices: Tensor
-
-
-class TransposedBlocks(NamedTuple):
-    """The query blocks that select each key block: int32 ``(B|1, H|1, nk)`` and ``(B|1, H|1, nk, m)``, ascending."""
-
-    q_num_blocks: Tensor
-    q_indices: Tensor
+__all__ = ["BlockIndex"]
 
 
 if TYPE_CHECKING:
@@ -67,7 +44,6 @@ class _DenseMember:
         return owner.all_blocks if instance is None else instance.tokens
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class BlockIndex(BlockPatterns):
     """A block-sparse attention mask.
 
@@ -112,92 +88,15 @@ class BlockIndex(BlockPatterns):
         [1, 2, 2, 2, 2, 2]
     """
 
-    count: Tensor
-    index: Tensor
-    q_block: int
-    k_block: int
-    q_len: int
-    k_len: int
-    # The factory leaves no class attribute behind, so that ``BlockIndex.causal`` finds the constructor.
-    causal: "_CausalField" = field(default_factory=bool)  # type: ignore[assignment]
-    window: int | None = None
-    sinks: int = 0
-    cu_q: Tensor | None = None
-    cu_k: Tensor | None = None
-    k_valid: Tensor | None = None
-    spans: Tensor | None = None
+    if TYPE_CHECKING:
+        causal: _CausalField  # type: ignore[assignment]
 
     dense = _DenseMember()
     __hash__ = None  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        """Checks the fields and brings the ids into normal form."""
-        block_algebra.check_fields(self)
-        count, index = block_algebra.normalise_ids(self.count, self.index, self.num_k_blocks)
-        object.__setattr__(self, "count", count)
-        object.__setattr__(self, "index", index)
-        for name in ("cu_q", "cu_k"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, getattr(self, name).to(self.device, torch.int32))
-        if self.spans is not None:
-            object.__setattr__(self, "spans", spans.normalise(self.spans.to(self.device)))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors live."""
-        return self.index.device
-
-    @property
-    def num_q_blocks(self) -> int:
-        """Number of query blocks, the last one possibly short."""
-        return -(-self.q_len // self.q_block)
-
-    @property
-    def num_k_blocks(self) -> int:
-        """Number of key blocks, the last one possibly short."""
-        return -(-self.k_len // self.k_block)
-
-    @property
-    def batch_size(self) -> int:
-        """Batch size of the mask: 1 if it is shared by the batch."""
-        return max(self.index.shape[0], 1 if self.k_valid is None else self.k_valid.shape[0])
-
-    @cached_property
-    def row_spans(self) -> Tensor:
-        """Normal key spans of every query, int64 ``(S, q_len, 2)``: the predicate without blocks and padding."""
-        positional = spans.positional_spans(
-            self.q_len, self.k_len, causal=self.causal, window=self.window, sinks=self.sinks,
-            cu_q=self.cu_q, cu_k=self.cu_k, device=self.device,
-        )  # fmt: skip
-        return positional if self.spans is None else spans.intersect(positional, self.spans)
-
-    @cached_property
-    def _derived(self) -> dict[Hashable, Any]:
-        return {}
-
-    def derived(self, key: Hashable, build: Callable[[], T]) -> T:
-        """Returns ``build()``, computed once per key and kept with the index: for what backends derive from it."""
-        if key not in self._derived:
-            self._derived[key] = build()
-        return cast("T", self._derived[key])
-
-    @cached_property
-    def split(self) -> SplitBlocks:
-        """Selected blocks split into partial and full ones (derived once, then cached)."""
-        return SplitBlocks(*block_algebra.split_blocks(self))
-
-    @cached_property
-    def transposed(self) -> TransposedBlocks:
-        """Query blocks of every key block (derived once, then cached)."""
-        return TransposedBlocks(*block_algebra.transpose_blocks(self.mask()))
-
     def transpose(self) -> TransposedBlocks:
         """Returns the query blocks that select each key block: the order in which k and v gradients are summed."""
         return self.transposed
-
-    def mask(self) -> Tensor:
-        """Returns the selected blocks as bool ``(B|1, H|1, nq, nk)``."""
-        return block_algebra.ids_to_mask(self.count, self.index, self.num_k_blocks)
 
     def tokens(self) -> Tensor:
         """Returns the whole mask as bool ``(B|1, H|1, q_len, k_len)``; O(q_len * k_len), for tests and small inputs."""

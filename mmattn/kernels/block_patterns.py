@@ -6,23 +6,23 @@ Patterns follow LongCA-bench (arXiv 2510.17896), FlexPrefill (arXiv 2502.20766, 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from mmattn.kernels import block_algebra
+from mmattn.kernels.block_fields import BlockFields
+from mmattn.kernels.block_ids import ids_to_mask, mask_to_ids
 from mmattn.kernels.spans import slice_spans
 
-if TYPE_CHECKING:
-    from mmattn.kernels.block_index import BlockIndex
-
 __all__ = ["BlockPatterns"]
+
+Blocks = TypeVar("Blocks", bound=BlockFields)
 
 _BLOCK = 128
 
 
-class BlockPatterns:
+class BlockPatterns(BlockFields):
     """Constructors, inherited by ``BlockIndex``. Lengths are tokens; ``k_len`` defaults to ``q_len``."""
 
     @classmethod
@@ -35,7 +35,7 @@ class BlockPatterns:
         q_block: int = _BLOCK,
         k_block: int = _BLOCK,
         **predicate: Any,
-    ) -> "BlockIndex":
+    ) -> Self:
         """Returns the index of a boolean block mask.
 
         Args:
@@ -60,9 +60,8 @@ class BlockPatterns:
             raise ValueError(
                 f"{k_len} keys in blocks of {k_block} make {-(-k_len // k_block)} blocks, mask has {mask.shape[-1]}"
             )
-        count, index = block_algebra.mask_to_ids(mask)
-        build = cast("type[BlockIndex]", cls)
-        return build(count, index, q_block, k_block, q_len, k_len, **predicate)
+        count, index = mask_to_ids(mask)
+        return cls(count, index, q_block, k_block, q_len, k_len, **predicate)
 
     @classmethod
     def all_blocks(
@@ -74,7 +73,7 @@ class BlockPatterns:
         k_block: int = _BLOCK,
         device: torch.device | str | None = None,
         **predicate: Any,
-    ) -> "BlockIndex":
+    ) -> Self:
         """Returns the index of all blocks in which the predicate allows anything; also ``BlockIndex.dense``."""
         k_len = q_len if k_len is None else k_len
         shape = (-(-q_len // q_block), -(-k_len // k_block))
@@ -82,15 +81,16 @@ class BlockPatterns:
         every = cls.from_mask(mask, q_len, k_len, q_block=q_block, k_block=k_block, **predicate)
         return _without_empty_blocks(every) if predicate else every
 
+    # On an instance the field of that name; ``BlockIndex`` tells type checkers so.
     @classmethod
-    def causal(cls, q_len: int, k_len: int | None = None, **options: Any) -> "BlockIndex":
+    def causal(cls, q_len: int, k_len: int | None = None, **options: Any) -> Self:  # type: ignore[override]
         """Returns the causal mask, bottom-right aligned; ``options`` are those of ``all_blocks``."""
         return cls.all_blocks(q_len, k_len, causal=True, **options)
 
     @classmethod
     def sliding_window(
         cls, window: int, q_len: int, k_len: int | None = None, *, sinks: int = 0, causal: bool = True, **options: Any
-    ) -> "BlockIndex":
+    ) -> Self:
         """Returns the mask of the last ``window`` keys (the query's own included) and the first ``sinks`` keys.
 
         With ``causal=False`` the window limits the past only: later keys stay visible.
@@ -98,9 +98,7 @@ class BlockPatterns:
         return cls.all_blocks(q_len, k_len, causal=causal, window=window, sinks=sinks, **options)
 
     @classmethod
-    def documents(
-        cls, cu_q: Tensor, cu_k: Tensor | None = None, *, causal: bool = True, **options: Any
-    ) -> "BlockIndex":
+    def documents(cls, cu_q: Tensor, cu_k: Tensor | None = None, *, causal: bool = True, **options: Any) -> Self:
         """Returns the mask of packed documents that do not see each other.
 
         Args:
@@ -124,7 +122,7 @@ class BlockPatterns:
         k_block: int = _BLOCK,
         causal: bool = True,
         **predicate: Any,
-    ) -> "BlockIndex":
+    ) -> Self:
         """Returns the index of flattened block ids ``row * nk + column``, one list per head.
 
         Args:
@@ -161,7 +159,7 @@ class BlockPatterns:
         q_len: int | None = None,
         k_len: int | None = None,
         **options: Any,
-    ) -> "BlockIndex":
+    ) -> Self:
         """Returns the union of typed rectangles.
 
         Args:
@@ -186,7 +184,7 @@ class BlockPatterns:
         return cls.all_blocks(q_len, k_len, spans=spans, **{"device": q_ranges.device, **options})
 
     @classmethod
-    def blockrank(cls, num_blocks: int, block_len: int, valid: Tensor | None = None) -> "BlockIndex":
+    def blockrank(cls, num_blocks: int, block_len: int, valid: Tensor | None = None) -> Self:
         """Returns BlockRank's mask over ``num_blocks`` blocks of ``block_len`` tokens (arXiv 2510.05396, section 3).
 
         Block 0 holds the instruction, the last one the query, the others documents. Every block is causal in itself;
@@ -207,7 +205,7 @@ class BlockPatterns:
         return cls.from_mask(mask, q_block=block_len, k_block=block_len, causal=True, k_valid=k_valid)
 
     @classmethod
-    def scales(cls, lengths: Sequence[int], *, first: int = 0, **options: Any) -> "BlockIndex":
+    def scales(cls, lengths: Sequence[int], *, first: int = 0, **options: Any) -> Self:
         """Returns VAR's mask: a token of a scale sees all tokens of its own and earlier scales (arXiv 2404.02905).
 
         Args:
@@ -224,13 +222,13 @@ class BlockPatterns:
         return cls.all_blocks(len(stop), int(sizes.sum()), spans=spans, **options)
 
 
-def _without_empty_blocks(blocks: "BlockIndex") -> "BlockIndex":
+def _without_empty_blocks(blocks: Blocks) -> Blocks:
     """Returns the same mask without the blocks in which nothing is allowed."""
     partial_count, partial, full_count, full = blocks.split
     nk = blocks.num_k_blocks
-    mask = block_algebra.ids_to_mask(partial_count, partial, nk) | block_algebra.ids_to_mask(full_count, full, nk)
+    mask = ids_to_mask(partial_count, partial, nk) | ids_to_mask(full_count, full, nk)
     if mask.shape[0] > 1:
         # Padding is per batch item, the selection stays shared.
         mask = mask.any(dim=0, keepdim=True)
-    count, index = block_algebra.mask_to_ids(mask)
+    count, index = mask_to_ids(mask)
     return replace(blocks, count=count, index=index)

@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmattn.kernels import block_algebra
+from mmattn.kernels import block_ids
 from mmattn.kernels.backends import triton_kernels as kernels
 from mmattn.kernels.block_index import BlockIndex
 
@@ -107,7 +107,7 @@ class _Lists(NamedTuple):
     def transposed(self, key_blocks: int) -> "_Lists":
         """Returns the lists of query blocks of every key block."""
         both = ((self.full_count, self.full_index), (self.part_count, self.part_index))
-        lists = [block_algebra.transpose_blocks(block_algebra.ids_to_mask(*x, key_blocks)) for x in both]
+        lists = [block_ids.transpose_blocks(block_ids.ids_to_mask(*x, key_blocks)) for x in both]
         return _Lists(*lists[0], *lists[1])
 
     def arguments(self) -> tuple[Tensor, ...]:

@@ -34,10 +34,10 @@ Errors:
 
 from mmattn.kernels.linear.delta_rule import delta_rule, delta_rule_step, gated_delta_rule, gated_delta_rule_step
 from mmattn.kernels.linear.gla import gated_linear_attention, gated_linear_attention_step
-from mmattn.kernels.linear.linear_attention import linear_attention, linear_attention_step
 from mmattn.kernels.linear.prefix import prefix_linear_attention, prefix_linear_attention_step
 from mmattn.kernels.linear.rwkv6 import rwkv6, rwkv6_step
 from mmattn.kernels.linear.simple_gla import simple_gla, simple_gla_step
+from mmattn.kernels.linear.ungated import linear_attention, linear_attention_step
 
 __all__ = [
     "delta_rule",

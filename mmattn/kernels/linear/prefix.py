@@ -6,8 +6,8 @@ Letters: B batch, H heads, T tokens, M tokens of the prefix, D features of queri
 import torch
 from torch import Tensor
 
-from mmattn.kernels.linear.linear_attention import linear_attention, linear_attention_step, with_ones
 from mmattn.kernels.linear.sequences import Layout, Mode, check_mask, check_options, compute_dtype
+from mmattn.kernels.linear.ungated import linear_attention, linear_attention_step, with_ones
 
 __all__ = ["prefix_linear_attention", "prefix_linear_attention_step"]
 
