@@ -23,13 +23,13 @@ from mmattn.bench.peers.lina import PerStepLina
 from mmattn.bench.report import Measure, Report, without_targets
 from mmattn.bench.timer import Options, Peer, Run, compare, num_threads
 from mmattn.errors import WeightsUnavailableError
+from mmattn.kernels.products import Precision
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.network.delay import START
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.results import LinaResult
-from mmattn.speech.lina.step_linear import Precision
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.weights.codecs import fitting_codec
 from mmattn.speech.lina.weights.convert import published_state

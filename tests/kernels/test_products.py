@@ -1,4 +1,4 @@
-"""The oneDNN product beside PyTorch's own, gradients included."""
+"""Products through oneDNN beside PyTorch's own, gradients included; weights laid out, and when they are let go."""
 
 import copy
 import pickle
@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from mmattn.kernels.products import Linear, linear, stacked, uses_onednn
+from mmattn.kernels.products import Linear, Precision, StepLinear, linear, stacked, step_product, uses_onednn
 
 needs_onednn = pytest.mark.skipif(
     not uses_onednn(torch.zeros(64, 256), torch.zeros(256, 256)), reason="this build of PyTorch has no oneDNN"
 )
 
 
-def large(*leading: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def large(*leading: int) -> tuple[Tensor, Tensor, Tensor]:
     """An input, a weight and a bias that are large enough for oneDNN."""
     return torch.randn(*leading, 256, dtype=torch.float32), torch.randn(192, 256), torch.randn(192)
 
@@ -160,3 +161,74 @@ def test_a_packed_layer_can_be_copied_and_pickled() -> None:
         assert other.packed is None
         assert torch.equal(other.weight, layer.weight)
     assert layer.packed is not None
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (13, 40), (7, 341), (300, 256)], ids=str)
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-6), ("bfloat16", 5e-3), ("int8", 1.5e-2)])
+def test_products_are_those_of_the_weight(
+    precision: Precision, error: float, shape: tuple[int, int], rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(shape, generator=generator), torch.randn(shape[0], generator=generator)
+    x = torch.randn(rows, shape[1], generator=generator)
+    for added in (None, bias):
+        found = step_product(weight, added, precision)(x)
+        assert found.dtype == torch.float32
+        assert relative(found, F.linear(x, weight, added)) < error
+
+
+def test_an_int8_weight_is_off_by_no_more_than_half_a_step_of_its_own_row() -> None:
+    weight = torch.tensor([[1.0, -0.5, 0.25, 0.0], [1e-4, 0.0, 5e-5, -1e-4], [0.0, 0.0, 0.0, 0.0]])
+    found = step_product(weight, None, "int8")(torch.eye(4)).T
+    assert bool(((found - weight).abs() <= weight.abs().amax(1, keepdim=True) / 100).all())
+    assert torch.equal(found[2], torch.zeros(4))
+
+
+def test_weights_made_in_inference_mode_can_be_packed() -> None:
+    with torch.inference_mode():
+        layer = StepLinear(8, 4)
+        layer.pack("bfloat16")
+        x = torch.ones(2, 1, 8)
+        assert relative(layer(x), F.linear(x, layer.weight, layer.bias)) < 1e-2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_step_layer_takes_its_layout_for_one_frame_without_gradients(precision: Precision) -> None:
+    layer = StepLinear(256, 256)
+    x = torch.randn(2, 3, 256)
+    layer.pack(precision)
+    with torch.no_grad():
+        wanted = F.linear(x, layer.weight, layer.bias)
+        assert torch.equal(layer(x), wanted)
+        assert relative(layer(x[:, :1]), wanted[:, :1]) < 1.5e-2
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x[:, :1]).dtype == torch.bfloat16
+        layer.weight.mul_(2.0)
+        assert relative(layer(x[:, :1]), F.linear(x[:, :1], layer.weight, layer.bias)) < 1e-5
+    assert layer(x[:, :1]).requires_grad
+    assert copy.deepcopy(layer).packed is None
+    assert pickle.loads(pickle.dumps(layer)).packed is None
+
+
+@needs_onednn
+@torch.no_grad()
+def test_a_weight_that_was_written_to_is_not_taken_from_its_copy() -> None:
+    layer, x = Linear(1024, 1024), torch.randn(2, 1024)
+    layer.pack()
+    layer.weight.zero_()
+    torch.testing.assert_close(layer(x), layer.bias.expand(2, -1), atol=1e-6, rtol=0.0)
+    layer.pack()
+    layer.load_state_dict({"weight": torch.ones(1024, 1024), "bias": torch.zeros(1024)}, assign=True)
+    torch.testing.assert_close(layer(x), x.sum(1, keepdim=True).expand(2, 1024), atol=1e-3, rtol=1e-4)
+
+
+def test_a_precision_that_is_none_or_does_not_fit_the_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, int8, got 'float8'"):
+        step_product(torch.ones(1, 1), None, "float8")
+    with pytest.raises(ValueError, match="int8 weights work on the CPU only, got one on meta"):
+        step_product(torch.ones(1, 1, device="meta"), None, "int8")

@@ -11,7 +11,7 @@ Shapes: B batch, M text tokens, N audio columns (delayed, see :mod:`.network.del
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
+from mmattn.kernels.products import Packable, Packed, Precision, StepLinear, step_product
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.batch import SpeechBatch
 from mmattn.speech.lina.network.cross_attention import TextMemory, cross_mask
@@ -26,7 +27,6 @@ from mmattn.speech.lina.network.decoder import AttentiveDecoder, DecoderState
 from mmattn.speech.lina.network.delay import PAD, START
 from mmattn.speech.lina.network.mixers import QkvTimeMixer
 from mmattn.speech.lina.network.text_encoder import TextEncoder
-from mmattn.speech.lina.step_linear import PackedLinear, Precision, StepLinear, check_precision
 
 __all__ = ["LinaModel", "LinaOutput"]
 
@@ -45,7 +45,7 @@ class LinaOutput(NamedTuple):
     maps: Tensor | None
 
 
-class LinaModel(nn.Module):
+class LinaModel(Packable):
     """The network.
 
     Args:
@@ -65,7 +65,6 @@ class LinaModel(nn.Module):
             if config.tie_embeddings
             else nn.Parameter(torch.randn(config.num_codebooks, config.audio_vocab, config.dim) * config.dim**-0.5)
         )
-        self._packed_head: PackedLinear | None = None
 
     @property
     def mask_token(self) -> int:
@@ -148,11 +147,16 @@ class LinaModel(nn.Module):
         Raises:
             InputError: If that is none of them, or int8 is asked for on another device than the CPU.
         """
-        wanted = check_precision(precision, self.audio_embedding.device)
+        wanted, device = cast(Precision, precision), self.audio_embedding.device
+        if precision not in get_args(Precision):
+            raise InputError(f"precision is '{precision}', expected one of {', '.join(get_args(Precision))}.")
+        if precision == "int8" and device.type != "cpu":
+            raise InputError(f"int8 weights work on the CPU only, the model is on {device}.", "Use bfloat16.")
         for module in self.decoder.modules():
             if isinstance(module, QkvTimeMixer | StepLinear):
                 module.pack(wanted)
-        self._packed_head = PackedLinear(self._head_weight, None, wanted)
+        weight = self._head_weight
+        self.packed = Packed(step_product(weight.flatten(0, 1), None, wanted), [weight], reads=wanted == "float32")
 
     def load_tensors(self, tensors: Mapping[str, Tensor], *, what: str = "The checkpoint") -> None:
         """Takes over weights and goes to evaluation mode.
@@ -175,10 +179,11 @@ class LinaModel(nn.Module):
     ) -> LinaOutput:
         hidden, after, maps = self.decoder(self._embed(audio), memory, state, mask=mask, with_maps=with_maps)
         # One product for all codebooks.
-        packed, weight = self._packed_head, self._head_weight
-        rows = (
-            packed(hidden) if packed is not None and packed.serves(hidden) else F.linear(hidden, weight.flatten(0, 1))
-        )
+        packed, weight = self.packed, self._head_weight
+        if packed is not None and hidden.shape[1] == 1 and packed.serves(hidden):
+            rows = packed.value(hidden[:, 0])[:, None]
+        else:
+            rows = F.linear(hidden, weight.flatten(0, 1))
         return LinaOutput(rows.unflatten(-1, weight.shape[:2]), after, maps)
 
     @property

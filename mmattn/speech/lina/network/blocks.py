@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.speech.lina.step_linear import StepLinear
+from mmattn.kernels.products import StepLinear
 
 __all__ = ["MixerState", "MixingBlock", "RecurrentBlock", "ResidualBlock", "SwiGLU", "TimeMixer"]
 

@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmattn.attention.rotary import RotaryEmbedding, rotate
+from mmattn.kernels.products import StepLinear
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.blocks import MixerState, RecurrentBlock
 from mmattn.speech.lina.network.positions import ConvolutionalPositions, SinusoidalPositions
-from mmattn.speech.lina.step_linear import StepLinear
 
 __all__ = ["BlindCrossAttention", "CrossAttention", "Projections", "TextMemory", "attend", "cross_mask", "rotate_from"]
 

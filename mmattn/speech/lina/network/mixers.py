@@ -16,10 +16,10 @@ from mmattn.attention.recurrent.qkv_mixer import MixerState as QkvState
 from mmattn.attention.recurrent.qkv_mixer import QkvMixer
 from mmattn.attention.recurrent.rwkv6 import Rwkv6, Rwkv6State
 from mmattn.attention.recurrent.simple_gla import SimpleGatedLinearAttention
+from mmattn.kernels.products import Packable, Packed, Precision
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.blocks import MixerState, TimeMixer
 from mmattn.speech.lina.network.packed_gla import PackedGla
-from mmattn.speech.lina.step_linear import Precision
 
 __all__ = ["QkvTimeMixer", "Rwkv6TimeMixer", "build_mixer"]
 
@@ -47,7 +47,7 @@ def build_mixer(config: LinaConfig, width: int) -> TimeMixer:
     )
 
 
-class QkvTimeMixer(TimeMixer):
+class QkvTimeMixer(Packable, TimeMixer):
     """Gated linear attention or simple GLA; the state is (B, H, K, V) and, with convolutions, their last inputs.
 
     These are (B, C, taps), newest last, the channels C of q, k and v below each other.
@@ -59,12 +59,12 @@ class QkvTimeMixer(TimeMixer):
     def __init__(self, layer: QkvMixer) -> None:
         super().__init__()
         self.layer = layer
-        self._packed: PackedGla | None = None
 
-    def pack(self, precision: Precision) -> None:
+    def pack(self, precision: Precision = "float32") -> None:
         """Lays the weights of gated linear attention out for steps of one frame; see :class:`.packed_gla.PackedGla`."""
         if isinstance(self.layer, GatedLinearAttention):
-            self._packed = PackedGla(self.layer, precision)
+            packed = PackedGla(self.layer, precision)
+            self.packed = Packed(packed, packed.weights, reads=precision == "float32")
 
     def initial_state(self, batch: int) -> MixerState:
         """See :meth:`.blocks.TimeMixer.initial_state`: zeros."""
@@ -81,9 +81,9 @@ class QkvTimeMixer(TimeMixer):
 
     def forward(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """See :meth:`.blocks.TimeMixer.forward`."""
-        packed = self._packed
-        if packed is not None and x.shape[1] == 1 and not torch.is_grad_enabled() and packed.holds:
-            return packed.step(x, state)
+        packed = self.packed
+        if packed is not None and x.shape[1] == 1 and packed.serves(x):
+            return packed.value.step(x, state)
         layer, caches = self.layer, None
         if layer.use_short_conv:
             q, k, v = state[1].split([layer.key_dim, layer.key_dim, layer.value_dim], dim=1)

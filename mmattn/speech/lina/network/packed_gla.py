@@ -15,17 +15,20 @@ from torch import Tensor, nn
 
 from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.kernels.linear.gla import gated_linear_attention_step
-from mmattn.speech.lina.step_linear import Layout, Precision, step_product
+from mmattn.kernels.products import Precision, step_product
 
 __all__ = ["PackedGla"]
 
 
-class PackedGla(Layout):
+class PackedGla:
     """The weights of a layer, laid out for steps.
 
     Args:
         layer: Whose weights are taken over, as views in "float32".
         precision: Of the weights of the two large products.
+
+    Attributes:
+        weights: Those that it was made of.
     """
 
     def __init__(self, layer: GatedLinearAttention, precision: Precision) -> None:
@@ -39,7 +42,7 @@ class PackedGla(Layout):
         self._taps: Tensor | None = None
         if layer.use_short_conv:
             self._taps = _share([c.weight for c in (layer.q_conv1d, layer.k_conv1d, layer.v_conv1d)])[:, 0]
-        super().__init__([*own, layer.o_proj.weight], precision)
+        self.weights = [*own, layer.o_proj.weight]
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns the mixed frame (B, 1, D) and the state after it, without gradients.

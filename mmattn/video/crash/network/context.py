@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mmattn.kernels.products import Linear, Packable, uses_packed
+from mmattn.kernels.products import Linear, Packable, Packed
 
 __all__ = ["ChannelAttention", "ContextBranch", "SpectralGate"]
 
@@ -113,8 +113,8 @@ class ContextBranch(Packable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the context features (..., D), not negative, of frame embeddings (..., D)."""
-        if uses_packed(self, x):
-            weight, bias = self.packed
+        if self.packed is not None and self.packed.serves(x):
+            weight, bias = self.packed.value
             return (x @ weight + bias).relu()
         return self.project(self.gate(x)).relu()
 
@@ -127,4 +127,4 @@ class ContextBranch(Packable):
         zero = weight.new_zeros(1, weight.shape[1])
         offset = self.gate(zero)
         columns = self.gate(torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)) - offset
-        self.packed = columns @ weight.T, self.project(offset)[0]
+        self.packed = Packed((columns @ weight.T, self.project(offset)[0]), self.parameters())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.kernels.products import Linear, Packable, pack_weight, packed_linear, stacked, uses_packed
+from mmattn.kernels.products import Linear, Packable, Packed, reordered_product, stacked
 
 __all__ = ["PartedGru", "gru_cell"]
 
@@ -42,8 +42,9 @@ class PartedGru(Packable):
 
     def known(self, *inputs: Tensor) -> Tensor:
         """Returns the share (..., 3D) of all known parts, each (..., D), in the first layer's gates, bias included."""
-        if uses_packed(self, inputs[0]):
-            return packed_linear(torch.cat(inputs, dim=-1), self.packed, self.bias)
+        if self.packed is not None and self.packed.serves(inputs[0]):
+            product: Tensor = self.packed.value(torch.cat(inputs, dim=-1))
+            return product
         gates = self.bias
         for part, x in zip(self.parts[self.num_late :], inputs, strict=True):
             gates = gates + part(x)
@@ -57,7 +58,8 @@ class PartedGru(Packable):
     def pack(self) -> None:
         """Puts the weights of the known parts together: one product instead of several."""
         weights: list[Tensor] = [part.get_parameter("weight") for part in self.parts[self.num_late :]]
-        self.packed = pack_weight(torch.cat(weights, dim=1))
+        product = reordered_product(torch.cat(weights, dim=1), self.bias)
+        self.packed = None if product is None else Packed(product, weights)
 
     def forward(self, gates: Tensor, hidden: Tensor) -> Tensor:
         """Returns the next hidden states (L, B, D).
