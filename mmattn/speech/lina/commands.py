@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmattn.core.batch.inputs import InputItem
     from mmattn.speech.lina.predictor import LinaPredictor
     from mmattn.speech.lina.results import LinaResult
+    from mmattn.viz.gallery import GalleryItem
 
 __all__ = ["add_arguments", "convert", "data_check", "data_make", "infer"]
 
@@ -100,6 +101,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _speak(request: InferRequest) -> int:
+    from mmattn.core.batch.page import write_page
     from mmattn.core.batch.runner import run_batch
     from mmattn.speech.lina.generation.script import TEXT_SUFFIXES, read_script, recorded_options
 
@@ -113,7 +115,7 @@ def _speak(request: InferRequest) -> int:
 
     def finish(output: Path, finished: Sequence[dict[str, Any]]) -> None:
         records.extend(finished)
-        _write_gallery(output, finished)
+        write_page(output, finished, _card, title="Lina: text made speech", note=NOTE)
 
     code = run_batch(
         replace(request, options=recorded_options(request.options)),
@@ -201,20 +203,14 @@ def _load(request: InferRequest, options: Any) -> LinaPredictor:
     )
 
 
-def _write_gallery(output: Path, records: Sequence[dict[str, Any]]) -> None:
-    from mmattn.core.batch.page import failed_items
-    from mmattn.viz.gallery import GalleryItem, write_gallery
+def _card(record: dict[str, Any]) -> GalleryItem:
+    from mmattn.viz.gallery import GalleryItem
 
-    items = [
-        GalleryItem(
-            title=f"{Path(record['outputs'][0]).with_suffix('')} {_shortened(record['text'])}",
-            pictures={Path(path).suffix.lstrip("."): path for path in record["outputs"] if not path.endswith(".json")},
-            details=_details(record),
-        )
-        for record in records
-    ]
-    items += failed_items(output)
-    write_gallery(output / "index.html", items, title="Lina: text made speech", note=NOTE)
+    return GalleryItem(
+        title=f"{Path(record['outputs'][0]).with_suffix('')} {_shortened(record['text'])}",
+        pictures={Path(path).suffix.lstrip("."): path for path in record["outputs"] if not path.endswith(".json")},
+        details=_details(record),
+    )
 
 
 def _shortened(text: str, length: int = 60) -> str:

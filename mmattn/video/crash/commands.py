@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mmattn.core.batch.inputs import InputItem
     from mmattn.video.crash.datasets.feature_folder import Filled
     from mmattn.video.crash.predictor import CrashPredictor
+    from mmattn.viz.gallery import GalleryItem
 
 __all__ = ["add_arguments", "calibrate", "convert", "data_check", "data_make", "infer", "live"]
 
@@ -25,12 +27,15 @@ NOTE = (
     "The bar is the highest threshold at which an alert is raised. Boxes are coloured by the attention they get. "
     "Advisory only: a risk score is no basis for driving a vehicle."
 )
+SHOWN = {"video": ".overlay.mp4", "curve": ".curve.png"}
+"""Endings of the files that a card shows."""
 DATASETS = ("dad", "ccd", "a3d")
 TARGETS = ("features", "clips", "boxes")
 
 
 def infer(request: InferRequest) -> int:
     """Scores videos and feature files: curve, alerts, overlay video and numbers for each, one page for all."""
+    from mmattn.core.batch.page import write_page
     from mmattn.core.batch.runner import run_batch
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.stream.alerts import AlertRule
@@ -42,9 +47,14 @@ def infer(request: InferRequest) -> int:
     def make_predictor(items: Sequence[InputItem]) -> CrashPredictor:
         return _load(request, features_only=all(item.path.suffix.lower() == ".npz" for item in items))
 
-    def finish(output: Path, records: Sequence[dict[str, Any]]) -> None:
-        _write_gallery(output, records, options.alert_threshold)
-
+    finish = partial(
+        write_page,
+        card=_card,
+        title="CRASH: accidents seen coming",
+        note=NOTE,
+        threshold=options.alert_threshold,
+        labels=("no alert", "alert"),
+    )
     return run_batch(request, suffixes={*VIDEO_SUFFIXES, ".npz"}, make_predictor=make_predictor, finish=finish)
 
 
@@ -235,38 +245,17 @@ def _predictor(
     )
 
 
-def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
-    from mmattn.core.batch.page import failed_items
-    from mmattn.viz.gallery import GalleryItem, write_gallery
+def _card(record: dict[str, Any]) -> GalleryItem:
+    from mmattn.core.batch.page import by_ending
+    from mmattn.viz.gallery import GalleryItem
 
-    items = [
-        GalleryItem(
-            title=Path(record["input"]).name,
-            score=record["sustained_risk"],
-            label=record["label"],
-            pictures=_pictures(record["outputs"]),
-            details=_details(record),
-        )
-        for record in records
-    ]
-    items += failed_items(output)
-    write_gallery(
-        output / "index.html",
-        items,
-        title="CRASH: accidents seen coming",
-        threshold=threshold,
-        note=NOTE,
-        labels=("no alert", "alert"),
-    )
-
-
-def _details(record: dict[str, Any]) -> dict[str, Any]:
     alerts = ", ".join(f"{alert['time']:.1f} s" for alert in record["alerts"][:6]) or "none"
     more = f" and {len(record['alerts']) - 6} more" if len(record["alerts"]) > 6 else ""
     facts = {"alerts": alerts + more, "highest risk": f"{record['score']:.2f} at {record['peak_seconds']:.1f} s"}
-    return {**facts, "frames left out": record["left_out"]} if record["left_out"] else facts
-
-
-def _pictures(outputs: Sequence[str]) -> dict[str, str]:
-    kinds = {"video": ".overlay.mp4", "curve": ".curve.png"}
-    return {kind: path for kind, ending in kinds.items() for path in outputs if path.endswith(ending)}
+    return GalleryItem(
+        title=Path(record["input"]).name,
+        score=record["sustained_risk"],
+        label=record["label"],
+        pictures=by_ending(record["outputs"], SHOWN),
+        details={**facts, "frames left out": record["left_out"]} if record["left_out"] else facts,
+    )

@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mmattn.errors import InputError
 if TYPE_CHECKING:
     from mmattn.core.batch.inputs import InputItem
     from mmattn.vision.crane.predictor import CranePredictor
+    from mmattn.viz.gallery import GalleryItem
 
 __all__ = ["add_arguments", "calibrate", "convert", "data_check", "data_make", "export", "infer"]
 
@@ -22,14 +24,20 @@ NOTE = (
     "Scores and maps run from 0 (normal) to 1 (damaged). Colours mean the same in every picture. "
     "Not for medical diagnosis."
 )
+SHOWN = {"picture": ".picture.jpg", "overlay": ".overlay.png", "video": ".overlay.mp4", "curve": ".curve.png"}
+"""Endings of the files that a card shows: the untouched picture first, its overlay second."""
 
 
 def infer(request: InferRequest) -> int:
     """Scores pictures and videos: overlay, raw map and numbers for each, one page for all."""
+    from mmattn.core.batch.page import write_page
     from mmattn.core.batch.runner import run_batch
     from mmattn.media.image import IMAGE_SUFFIXES
     from mmattn.media.video import VIDEO_SUFFIXES
 
+    finish = partial(
+        write_page, card=_card, title="Crane: what looks damaged", note=NOTE, threshold=request.options.threshold
+    )
     with ExitStack() as stack:
 
         def make_predictor(items: Sequence[InputItem]) -> CranePredictor:
@@ -39,9 +47,6 @@ def infer(request: InferRequest) -> int:
                 pictures = [item.path for item in items if item.path.suffix.lower() in IMAGE_SUFFIXES]
                 predictor.remember_mutually(pictures, scratch / "features.f16")
             return predictor
-
-        def finish(output: Path, records: Sequence[dict[str, Any]]) -> None:
-            _write_gallery(output, records, request.options.threshold)
 
         return run_batch(
             request,
@@ -157,25 +162,14 @@ def _read_ahead(path: Path) -> Any:
     return path if is_video(path) else Picture(read_image(path), str(path.resolve()))
 
 
-def _write_gallery(output: Path, records: Sequence[dict[str, Any]], threshold: float) -> None:
-    from mmattn.core.batch.page import failed_items
-    from mmattn.viz.gallery import GalleryItem, write_gallery
+def _card(record: dict[str, Any]) -> GalleryItem:
+    from mmattn.core.batch.page import by_ending
+    from mmattn.viz.gallery import GalleryItem
 
-    items = [
-        GalleryItem(
-            title=Path(record["input"]).name,
-            score=record["score"],
-            label=record["label"],
-            pictures=_pictures(record["outputs"]),
-            details={key: record[key] for key in ("map_max", "area_above_threshold", "worst_seconds") if key in record},
-        )
-        for record in records
-    ]
-    items += failed_items(output)
-    write_gallery(output / "index.html", items, title="Crane: what looks damaged", threshold=threshold, note=NOTE)
-
-
-def _pictures(outputs: Sequence[str]) -> dict[str, str]:
-    """The outputs a card shows, the untouched picture first and its overlay second."""
-    kinds = {"picture": ".picture.jpg", "overlay": ".overlay.png", "video": ".overlay.mp4", "curve": ".curve.png"}
-    return {kind: path for kind, ending in kinds.items() for path in outputs if path.endswith(ending)}
+    return GalleryItem(
+        title=Path(record["input"]).name,
+        score=record["score"],
+        label=record["label"],
+        pictures=by_ending(record["outputs"], SHOWN),
+        details={key: record[key] for key in ("map_max", "area_above_threshold", "worst_seconds") if key in record},
+    )
