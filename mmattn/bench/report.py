@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mmattn.bench.machine import describe_machine
 from mmattn.bench.timer import Comparison, Timing
+from mmattn.metrics.tables import aligned
 
 __all__ = ["Measure", "Report", "without_targets"]
 
@@ -78,7 +79,7 @@ class Report:
         """Returns the result as aligned text: comparisons, then single numbers, then notes."""
         lines: list[str] = []
         if self.comparisons:
-            lines += _align([_HEADER, *(_cells(case, c) for case, c in self.comparisons)])
+            lines.append(aligned([_HEADER, *(_cells(case, c) for case, c in self.comparisons)], left=len(_HEADER)))
         lines += [_sentence(m) for m in self.measures]
         return "\n".join([*lines, *self.notes])
 
@@ -121,11 +122,6 @@ def _cells(case: str, c: Comparison) -> tuple[str, ...]:
 def _time(timing: Timing) -> str:
     scale, unit = (1.0, "s") if timing.median >= 1 else (1e3, "ms")
     return f"{timing.median * scale:.3g} {unit} (IQR {timing.iqr * scale:.2g})"
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _sentence(m: Measure) -> str:

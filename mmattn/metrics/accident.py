@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from mmattn.metrics.accident_horizons import HorizonMean, far_limited_mauc, nexa
 from mmattn.metrics.accident_legacy import LegacyMetrics, legacy_metrics
 from mmattn.metrics.clip_scores import ClipScores
 from mmattn.metrics.ranking import average_precision
+from mmattn.metrics.tables import aligned, plain, shown
 
 __all__ = [
     "AccidentReport",
@@ -32,6 +33,7 @@ __all__ = [
     "lead_time",
     "legacy_metrics",
     "nexar_map",
+    "shown_metric",
     "video_ap",
 ]
 
@@ -105,16 +107,23 @@ class AccidentReport:
 
     def to_json(self) -> dict[str, float | int | None]:
         """Returns plain JSON types, None where a metric is not defined."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        found: dict[str, float | int | None] = plain(asdict(self))
+        return found
 
     def __str__(self) -> str:
         """Returns a line per metric, "n/a" where it is not defined."""
-        width = max(len(field.name) for field in fields(self))
-        lines = [f"{'clips':<{width}}  {self.clips}", f"{'accidents':<{width}}  {self.accidents}"]
-        for name, value in self.scores().items():
-            unit = " s" if name in _SECONDS else ""
-            lines.append(f"{name:<{width}}  {'n/a' if math.isnan(value) else f'{value:.3f}{unit}'}")
-        return "\n".join(lines)
+        rows = [("clips", str(self.clips)), ("accidents", str(self.accidents))]
+        rows += [(name, shown_metric(name, value)) for name, value in self.scores().items()]
+        return aligned(rows, left=2)
+
+
+def shown_metric(name: str, value: float) -> str:
+    """Returns a metric as it is shown to people, with its unit.
+
+    >>> shown_metric("mtta_far10", 1.5), shown_metric("ap", math.nan)
+    ('1.500 s', 'n/a')
+    """
+    return shown(value) + (" s" if name in _SECONDS and not math.isnan(value) else "")
 
 
 _SECONDS = ("mtta_far10", "lead_time_far10", "legacy_mtta", "legacy_tta_r80")

@@ -5,8 +5,6 @@ Shapes: T steps, n boxes of a step, N the most boxes of any step.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
+from mmattn.metrics.tables import write_csv, write_json
 from mmattn.video.crash.stream.alerts import Alert, AlertRule, find_alerts, sustained_risk
 from mmattn.video.crash.stream.frame_risk import FrameRisk, Sight
 from mmattn.viz.risk import overlay_risk
@@ -213,8 +212,8 @@ class CrashResult:
             name: Full name of the input file; outputs are ``NAME.risk.json`` and so on.
         """
         paths = {kind: directory / f"{name}.{kind}" for kind in ("risk.json", "risk.csv", "curve.png", "result.npz")}
-        self._write_json(paths["risk.json"])
-        self._write_csv(paths["risk.csv"])
+        write_json(paths["risk.json"], {**self.to_json(), "steps": list(self.frames_json())})
+        write_csv(paths["risk.csv"], ["seconds", "risk", "std", "road_users", "alert"], self._step_rows())
         write_png(paths["curve.png"], self.plot())
         with atomic_path(paths["result.npz"]) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **self.arrays())
@@ -230,20 +229,12 @@ class CrashResult:
             written = [video, *written, peak]
         return written
 
-    def _write_json(self, path: Path) -> None:
-        with atomic_path(path) as temporary:
-            content = {**self.to_json(), "steps": list(self.frames_json())}
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-    def _write_csv(self, path: Path) -> None:
+    def _step_rows(self) -> Iterator[list[Any]]:
+        """Yields what the table of steps says of each."""
         alerted = {alert.frame for alert in self.alerts}
-        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["seconds", "risk", "std", "road_users", "alert"])
-            for i, sight in enumerate(self.sights):
-                std = "" if self.uncertainty is None else f"{self.uncertainty[i]:.6f}"
-                row = [f"{self.times[i]:.3f}", f"{self.risk[i]:.6f}", std, len(sight.boxes), int(i in alerted)]
-                writer.writerow(row)
+        for i, sight in enumerate(self.sights):
+            std = "" if self.uncertainty is None else f"{self.uncertainty[i]:.6f}"
+            yield [f"{self.times[i]:.3f}", f"{self.risk[i]:.6f}", std, len(sight.boxes), int(i in alerted)]
 
     def _pictures(self) -> Iterator[Picture]:
         """Yields the frame that each step has read, a few in memory at a time."""

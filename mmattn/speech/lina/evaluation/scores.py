@@ -19,6 +19,7 @@ import numpy as np
 
 from mmattn.errors import InputError, MissingExtraError
 from mmattn.metrics.error_rate import ErrorCounts, count_errors, find_heard
+from mmattn.metrics.tables import markdown
 from mmattn.speech.lina.evaluation.table import SpeechScores, SpeechSummary, UtteranceScore, WordRecall, format_table
 from mmattn.speech.lina.judges.alignment import AlignmentReport
 from mmattn.speech.lina.judges.judge import Wave
@@ -194,15 +195,14 @@ def clone_similarity(
 def similarity_table(clones: Sequence[CloneSimilarity]) -> str:
     """Returns a Markdown table: each cloned voice's similarity to itself and to the nearest other voice."""
     lines = [
-        "| cloned voice | similarity to it | nearest other voice | similarity to that | utterances nearest to it |",
-        "| --- | --- | --- | --- | --- |",
+        ("cloned voice", "similarity to it", "nearest other voice", "similarity to that", "utterances nearest to it")
     ]
     for clone in clones:
         others = [(name, value) for name, value in clone.similarities.items() if name != clone.voice]
         name, value = (others[0][0], f"{others[0][1]:.3f}") if others else ("-", "-")
         own = clone.similarities[clone.voice]
-        lines.append(f"| {clone.voice} | {own:.3f} | {name} | {value} | {100 * clone.nearest:.0f} % |")
-    return "\n".join(lines)
+        lines.append((clone.voice, f"{own:.3f}", name, value, f"{100 * clone.nearest:.0f} %"))
+    return markdown(lines)
 
 
 def _judge(

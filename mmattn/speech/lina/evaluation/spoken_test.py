@@ -7,7 +7,6 @@ knows. All texts are read once more as one page, whose end should be as good as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, write_audio
+from mmattn.metrics.tables import write_json
 from mmattn.speech.lina.datasets.layouts import SpeechFile, find_utterances
 from mmattn.speech.lina.datasets.recordings import Recording
 from mmattn.speech.lina.evaluation.scores import (
@@ -70,13 +70,12 @@ class SpokenTest:
 
     def save(self, folder: Path) -> None:
         """Writes ``scores.json`` and ``table.md``."""
-        folder.mkdir(parents=True, exist_ok=True)
         clones = [
             {"voice": c.voice, "similarities": c.similarities, "nearest": c.nearest, "is_nearest": c.is_nearest}
             for c in self.clones
         ]
         scores = {"rows": {name: scores.to_json() for name, scores in self.rows.items()}, "clones": clones}
-        (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "scores.json", scores)
         (folder / "table.md").write_text(self.table() + "\n", encoding="utf-8")
 
 

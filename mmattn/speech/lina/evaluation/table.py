@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmattn.metrics.error_rate import ErrorCounts
+from mmattn.metrics.tables import markdown
 from mmattn.speech.lina.judges.alignment import AlignmentReport
 from mmattn.speech.lina.judges.quality import Quality
 
@@ -217,12 +218,11 @@ def format_table(rows: Mapping[str, SpeechSummary]) -> str:
         for field in fields(SpeechSummary)
         if field.name in _COLUMNS and any(getattr(row, field.name) is not None for row in rows.values())
     }
-    lines = ["| | " + " | ".join(title for title, _ in columns.values()) + " |", "| --- " * (len(columns) + 1) + "|"]
+    lines = [["", *(title for title, _ in columns.values())]]
     for title, row in rows.items():
         values = [(getattr(row, name), write) for name, (_, write) in columns.items()]
-        cells = ["-" if value is None else write(value) for value, write in values]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([title, *("-" if value is None else write(value) for value, write in values)])
+    return markdown(lines)
 
 
 def _percent(value: float) -> str:

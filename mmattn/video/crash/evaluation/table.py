@@ -5,20 +5,16 @@ A number that is not defined is NaN in Python, null in JSON, empty in CSV and "n
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmattn.media.files import atomic_path
-from mmattn.metrics.accident import AccidentReport
+from mmattn.metrics.accident import AccidentReport, shown_metric
+from mmattn.metrics.tables import aligned, plain, shown, write_csv, write_json
 
 __all__ = ["DatasetScores", "ScoreTable", "TypeScores"]
-
-_SECONDS = ("mtta_far10", "lead_time_far10", "legacy_mtta", "legacy_tta_r80")
 
 
 @dataclass(frozen=True)
@@ -93,17 +89,20 @@ class ScoreTable:
 
     def __str__(self) -> str:
         """Returns aligned text: a line per metric, a column per dataset; then a line per kind of clip."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row.scores()))
+        names = self._names()
         lines = [("", *(row.dataset for row in self.rows))]
         lines.append(("clips (accidents)", *(f"{row.report.clips} ({row.report.accidents})" for row in self.rows)))
-        lines += [(name, *(_text(name, row.scores().get(name, math.nan)) for row in self.rows)) for name in names]
-        chosen = f"threshold {_number(self.threshold)}, temperature {_number(self.temperature)}, from {self.source}"
+        lines += [
+            (name, *(shown_metric(name, row.scores().get(name, math.nan)) for row in self.rows)) for name in names
+        ]
+        threshold, temperature = shown(self.threshold, ".4f"), shown(self.temperature, ".4f")
+        chosen = f"threshold {threshold}, temperature {temperature}, from {self.source}"
         kinds = [type_row for row in self.rows for type_row in row.types]
-        parts = [_aligned(lines), chosen]
+        parts = [aligned(lines), chosen]
         if kinds:
             head = ("dataset", "type", "outcome", "clips", "alarms")
             rows = [(k.dataset, k.type, k.outcome, str(k.clips), f"{k.alarms:.2f}") for k in kinds]
-            parts.append(_aligned([head, *rows], left=3))
+            parts.append(aligned([head, *rows], left=3))
         return "\n\n".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -112,47 +111,28 @@ class ScoreTable:
             {
                 "dataset": row.dataset,
                 **row.report.to_json(),
-                **{name: _plain(value) for name, value in row.scores().items() if name not in row.report.scores()},
+                **{name: value for name, value in row.scores().items() if name not in row.report.scores()},
                 "types": [asdict(kind) for kind in row.types],
             }
             for row in self.rows
         ]
-        point = {"threshold": _plain(self.threshold), "temperature": _plain(self.temperature), "source": self.source}
-        return {"datasets": rows, **point}
+        point = {"threshold": self.threshold, "temperature": self.temperature, "source": self.source}
+        found: dict[str, Any] = plain({"datasets": rows, **point})
+        return found
 
     def write_json(self, path: str | Path) -> Path:
         """Writes :meth:`to_json` to a file."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        return Path(path)
+        return write_json(path, self.to_json())
 
     def write_csv(self, path: str | Path) -> Path:
         """Writes a header and a line per dataset; undefined numbers are empty."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row.scores()))
-        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["dataset", "clips", "accidents", *names])
-            for row in self.rows:
-                values = [_plain(row.scores().get(name, math.nan)) for name in names]
-                writer.writerow([row.dataset, row.report.clips, row.report.accidents, *values])
-        return Path(path)
+        names = self._names()
+        rows = [
+            [row.dataset, row.report.clips, row.report.accidents, *(row.scores().get(name) for name in names)]
+            for row in self.rows
+        ]
+        return write_csv(path, ["dataset", "clips", "accidents", *names], rows)
 
-
-def _aligned(lines: list[tuple[str, ...]], left: int = 1) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
-
-
-def _text(name: str, value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}{' s' if name in _SECONDS else ''}"
-
-
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    def _names(self) -> list[str]:
+        """Returns the metrics that some dataset has."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.scores()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mmattn.errors import InputError
-from mmattn.media.files import atomic_path
 from mmattn.media.video_writer import VideoWriter
+from mmattn.metrics.tables import write_csv
 from mmattn.video.crash.synthetic.drawing.render import decode, render
 from mmattn.video.crash.synthetic.world.clips import SPLITS, draw_clip
 from mmattn.video.crash.synthetic.world.physics import FPS
@@ -49,8 +48,5 @@ def write_videos(root: str | Path, *, split: str = "test", count: int = 12) -> i
             for picture in decode(render(clip)):
                 writer.write(picture)
         written += 1
-    with atomic_path(Path(root) / "annotations.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(_COLUMNS)
-        table.writerows(rows)
+    write_csv(Path(root) / "annotations.csv", _COLUMNS, rows)
     return written

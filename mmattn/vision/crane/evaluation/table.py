@@ -6,15 +6,13 @@ CSV and "n/a" in text, and is left out of the means. (AlirezaSalehy/Crane counts
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmattn.media.files import atomic_path
+from mmattn.metrics.tables import aligned, plain, shown, write_csv, write_json
 
 __all__ = ["SCORES", "ClassScores", "ScoreTable"]
 
@@ -86,42 +84,25 @@ class ScoreTable:
         lines: list[tuple[str, ...]] = [("dataset", "class", "pictures", "anomalous", *_HEADS)]
         for mean in self.means():
             for row in [*(row for row in self.rows if row.dataset == mean.dataset), mean]:
-                lines.append(tuple(_text(value) for value in asdict(row).values()))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        )
+                names = row.dataset, row.cls_name, str(row.pictures), str(row.anomalous)
+                lines.append((*names, *(shown(100 * getattr(row, name), ".1f") for name in SCORES)))
+        return aligned(lines, left=2)
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Returns ``{"classes": [...], "means": [...]}`` of plain values, None where a score is not defined."""
-        return {"classes": [_plain(row) for row in self.rows], "means": [_plain(row) for row in self.means()]}
+        classes, means = ([asdict(row) for row in rows] for rows in (self.rows, self.means()))
+        return {"classes": plain(classes), "means": plain(means)}
 
     def write_json(self, path: str | Path) -> Path:
         """Writes :meth:`to_json` to a file."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        return Path(path)
+        return write_json(path, self.to_json())
 
     def write_csv(self, path: str | Path) -> Path:
         """Writes a header and a line per class and mean; undefined scores are empty."""
-        with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(ClassScores)])
-            writer.writeheader()
-            writer.writerows(_plain(row) for row in (*self.rows, *self.means()))
-        return Path(path)
+        rows = (list(asdict(row).values()) for row in (*self.rows, *self.means()))
+        return write_csv(path, [field.name for field in fields(ClassScores)], rows)
 
 
 def _mean(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
-
-
-def _plain(row: ClassScores) -> dict[str, Any]:
-    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(row).items()}
-
-
-def _text(value: str | int | float) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
