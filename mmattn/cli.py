@@ -1,7 +1,7 @@
 """The ``mmattn`` command: finds the sub-command, and turns errors into one message and an exit code.
 
-Nothing heavy is imported before a command needs it, so that ``--help`` answers at once. Each sub-command is a module of
-:mod:`mmattn.commands` with ``main(argv) -> int``. Exit codes: 0 fine, 1 some items failed, 2 usage, 130 interrupted.
+Nothing heavy is imported before a command needs it, so that ``--help`` answers at once. Each sub-command has a module
+(:data:`COMMANDS`) with ``main(argv) -> int``. Exit codes: 0 fine, 1 some items failed, 2 usage, 130 interrupted.
 
 What a system provides
 ----------------------
@@ -50,20 +50,20 @@ from mmattn.errors import MissingExtraError, MmattnError, describe
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "infer": ("infer", "run a system over files and folders"),
-    "app": ("app", "use a system in the browser"),
-    "fit": ("train", "train"),
-    "validate": ("train", "measure on validation data"),
-    "test": ("train", "measure on test data"),
-    "predict": ("train", "predict on a data module"),
-    "bench": ("bench", "measure speed against the straightforward form"),
-    "convert": ("convert", "turn released weights into a checkpoint"),
-    "export": ("export", "export a model for other runtimes"),
-    "calibrate": ("calibrate", "find a threshold for your own data"),
-    "data": ("data", "make the generated dataset, or check a real one"),
-    "info": ("info", "show versions, devices, backends and embedded models"),
+    "infer": ("commands.infer", "run a system over files and folders"),
+    "app": ("commands.app", "use a system in the browser"),
+    "fit": ("commands.train", "train"),
+    "validate": ("commands.train", "measure on validation data"),
+    "test": ("commands.train", "measure on test data"),
+    "predict": ("commands.train", "predict on a data module"),
+    "bench": ("bench.cli", "measure speed against the straightforward form"),
+    "convert": ("commands.weights", "turn released weights into a checkpoint"),
+    "export": ("commands.weights", "export a model for other runtimes"),
+    "calibrate": ("commands.weights", "find a threshold for your own data"),
+    "data": ("commands.data", "make the generated dataset, or check a real one"),
+    "info": ("commands.info", "show versions, devices, backends and embedded models"),
 }
-"""Command -> module of :mod:`mmattn.commands`, one line of help."""
+"""Command -> its module in this package, one line of help."""
 
 EXAMPLES = """examples:
   mmattn infer crane photos/ --output results
@@ -144,8 +144,10 @@ def dispatch(words: Sequence[str]) -> int:
         guess = f" Did you mean {near[0]}?" if near else ""
         raise MmattnError(f"There is no command {command!r}.", f"Commands: {', '.join(COMMANDS)}.{guess}")
     module = COMMANDS[command][0]
-    run: Callable[[Sequence[str]], int] = import_module(f"mmattn.commands.{module}").main
-    return run([command, *rest] if module == "train" else rest)
+    run: Callable[[Sequence[str]], int] = import_module(f"mmattn.{module}").main
+    # A module of several commands is told which.
+    is_shared = [name for name, _ in COMMANDS.values()].count(module) > 1
+    return run([command, *rest] if is_shared else rest)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from mmattn.bench.report import Report
     from mmattn.bench.timer import Options
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["main"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``mmattn bench``; imports nothing heavy, so ``--help`` is instant."""
+def main(argv: Sequence[str]) -> int:
+    """Parses the arguments of ``mmattn bench`` and runs the benchmark; ``--help`` imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="mmattn bench",
+        description="Runs one benchmark and prints its table.",
+        epilog="example:\n  mmattn bench attention --threads 1 2 --json attention.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", choices=sorted(BENCHMARKS), metavar="NAME", help=", ".join(sorted(BENCHMARKS)))
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; '-' prints it instead of the table")
     parser.add_argument(
@@ -30,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=_positive, default=7, metavar="N", help="timed rounds (default 7)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for pictures and, without --json, the JSON")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, measures nothing")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "example:\n  mmattn bench attention --threads 1 2 --json attention.json"
+    return run(parser.parse_args(list(argv)))
 
 
 def _positive(text: str) -> int:

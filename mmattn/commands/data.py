@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmattn.commands.systems import command_of, parser_for, take_system
-from mmattn.commands.tools import add_own_arguments, check_exists, check_is_no_file
+from mmattn.commands.systems import (
+    add_own_arguments,
+    check_exists,
+    check_is_no_file,
+    command_of,
+    parser_for,
+    take_system,
+)
 from mmattn.errors import InputError
 
 __all__ = ["main"]

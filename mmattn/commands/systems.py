@@ -1,4 +1,7 @@
-"""Finds a system's parts by name; what a system provides is written down in :mod:`mmattn.cli`."""
+"""Finds a system's parts by name, and the arguments that several commands have.
+
+What a system provides is written down in :mod:`mmattn.cli`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,24 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mmattn.errors import InputError
 
-__all__ = ["SYSTEMS", "class_of", "command_of", "parser_for", "part_of", "take_system"]
+__all__ = [
+    "SYSTEMS",
+    "add_model_arguments",
+    "add_own_arguments",
+    "check_exists",
+    "check_is_no_file",
+    "class_of",
+    "command_of",
+    "parser_for",
+    "part_of",
+    "take_system",
+]
 
 SYSTEMS: dict[str, str] = {
     "crane": "mmattn.vision.crane",
@@ -98,3 +113,34 @@ def take_system(argv: Sequence[str], command: str, rest: str, description: str, 
     if argv[0] not in SYSTEMS:
         raise unknown_system(argv[0])
     return argv[0], list(argv[1:])
+
+
+def add_own_arguments(system: str, command: str, parser: argparse.ArgumentParser) -> None:
+    """Adds the system's own flags for a command, if it has any."""
+    add = getattr(part_of(system, "commands"), "add_arguments", None)
+    if add is not None:
+        add(command, parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--checkpoint`` and ``--device``."""
+    parser.add_argument(
+        "--checkpoint",
+        default="embedded",
+        metavar="SOURCE",
+        help="'embedded', a checkpoint folder, or hf:owner/name[/file][@revision] (default: embedded)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def check_exists(path: Path, name: str) -> None:
+    """Raises :class:`InputError` unless ``path`` exists; ``name`` is what the usage line calls it."""
+    if not path.exists():
+        raise InputError(f"{name} '{path}' does not exist.", f"The current folder is '{Path.cwd()}'.")
+
+
+def check_is_no_file(path: Path, name: str) -> None:
+    """Raises :class:`InputError` where no folder ``path`` can be made, since it or what it lies in is a file."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{name} '{place}' is a file, expected a folder to write to.", "Choose another path.")

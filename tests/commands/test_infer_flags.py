@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from mmattn.commands.flags import add_flags, given_flags
+from mmattn.commands.infer import add_flags, given_flags
 from tests.commands.fake_system.config import FakeConfig, FakeInferOptions
 
 
