@@ -14,7 +14,7 @@ from mmattn import __version__
 from mmattn.cli import COMMANDS, main
 from mmattn.commands import app
 from mmattn.commands.systems import SYSTEMS
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest
 from mmattn.errors import MediaError
 from tests.commands.fake_system import commands as fake_commands
 from tests.commands.fake_system.config import FakeInferOptions

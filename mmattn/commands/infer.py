@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmattn.commands.systems import add_model_arguments, class_of, command_of, parser_for, part_of, take_system
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest
 from mmattn.errors import InputError
 
 __all__ = ["add_flags", "given_flags", "main"]

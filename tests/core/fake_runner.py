@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmattn.core.batch.inputs import InputItem
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest, InputItem
 from mmattn.core.batch.runner import run_batch
 
 

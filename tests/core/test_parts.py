@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.core.batch.inputs import InputItem, expand_inputs
+from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.core.batch.journal import Stamp
-from mmattn.core.batch.request import InferRequest
 from mmattn.core.batch.runner import run_batch
 from tests.core.fake_runner import CountPredictor, CountResult
 

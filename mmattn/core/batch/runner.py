@@ -27,9 +27,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
-from mmattn.core.batch.inputs import InputItem, expand_inputs
+from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.core.batch.journal import Journal, Plan
-from mmattn.core.batch.request import InferRequest
 from mmattn.core.predictor import Predictor, Result
 from mmattn.errors import OutputError, describe
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmattn.core.batch.inputs import InputItem
+from mmattn.core.batch.inputs import InferRequest, InputItem
 from mmattn.core.batch.journal import Journal
-from mmattn.core.batch.request import InferRequest
 from mmattn.core.batch.runner import describe_run
 from mmattn.errors import InputError
 from mmattn.media.audio import is_audio

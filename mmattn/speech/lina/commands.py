@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest, InputItem
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.core.batch.inputs import InputItem
     from mmattn.speech.lina.predictor import LinaPredictor
     from mmattn.speech.lina.results import LinaResult
     from mmattn.viz.gallery import GalleryItem

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mmattn.core.batch.inputs import InputItem
     from mmattn.video.crash.datasets.feature_folder import Filled
     from mmattn.video.crash.predictor import CrashPredictor
     from mmattn.viz.gallery import GalleryItem
@@ -85,7 +84,6 @@ def convert(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a rate of false alarms from videos of normal driving."""
-    from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.config import CrashInferOptions

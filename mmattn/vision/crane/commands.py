@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmattn.core.batch.request import InferRequest
+from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.core.batch.inputs import InputItem
     from mmattn.vision.crane.predictor import CranePredictor
     from mmattn.viz.gallery import GalleryItem
 
@@ -79,7 +78,6 @@ def export(args: argparse.Namespace) -> int:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Finds the threshold for a false-alarm rate from a folder of normal pictures."""
-    from mmattn.core.batch.inputs import expand_inputs
     from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.media.image import IMAGE_SUFFIXES
     from mmattn.vision.crane.evaluation.calibration import calibrate as find_threshold
