@@ -18,9 +18,9 @@ from typing import Any, Literal
 import gradio as gr
 import numpy as np
 
-from mmattn.errors import describe
 from mmattn.media.image import read_image
-from mmattn.ui.theme import CACHE_SECONDS
+from mmattn.ui.notices import as_notices
+from mmattn.ui.theme import bar_html, model_choice, page, reading_notes, waiting_html
 from mmattn.vision.crane.predictor import CranePredictor, shrink
 from mmattn.vision.crane.results import CraneResult
 from mmattn.viz.heatmap import colormap_table
@@ -73,9 +73,8 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
     """
     names = list(predictors)
     pictures = list(example_pictures() if examples is None else examples)
-    with gr.Blocks(title="Crane · mmattn", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
+    with page("Crane · mmattn", INTRO) as demo:
         state = gr.State([])
-        gr.Markdown(INTRO, elem_classes="mm-hero")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 with gr.Tabs():
@@ -94,7 +93,7 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
                             label=f"Up to {MAX_PICTURES} pictures",
                             elem_id="crane-files",
                         )
-                model = gr.Dropdown(names, value=names[0], label="Model", interactive=len(names) > 1)
+                model = model_choice(names)
                 with gr.Accordion("Flawless examples of the same product (optional)", open=False):
                     normals = gr.File(
                         file_count="multiple", file_types=["image"], label="1 to 10 pictures", elem_id="crane-normals"
@@ -143,10 +142,7 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
                     elem_id="crane-gallery",
                 )
                 download = gr.DownloadButton("Download overlays, maps and scores", interactive=False)
-        with gr.Accordion("How to read this", open=False):
-            gr.Markdown(HOW_TO_READ)
-        with gr.Accordion("Limits", open=False):
-            gr.Markdown(LIMITS)
+        reading_notes(HOW_TO_READ, LIMITS)
 
         chosen = gr.State(0)
         views = [verdict, slider, picker]
@@ -188,7 +184,7 @@ def detect(
         gr.Error: With a notice for the visitor when there is nothing to score or a file cannot be used.
     """
     named: list[tuple[str, np.ndarray]] = []
-    try:
+    with as_notices():
         if files:
             named = [(Path(f).name, read_image(Path(f), max_pixels=MAX_PIXELS)) for f in files[:MAX_PICTURES]]
         elif picture is not None:
@@ -199,9 +195,6 @@ def detect(
             gr.Warning(f"Only the first {MAX_PICTURES} of {len(files)} pictures are scored.")
         with_memory = _with_normals(predictor, normals)
         results = [with_memory.predict(image) for _, image in named]
-    except (OSError, ValueError) as error:
-        message, hint = describe(error)
-        raise gr.Error(f"{message} {hint}".strip()) from error
     scored = [
         Scored(name, replace(result, image=shrink(result.image, VIEW_SIDE)))
         for (name, _), result in zip(named, results, strict=True)
@@ -250,15 +243,11 @@ def pack(scored: Sequence[Scored], threshold: float, outline: float, display_ran
 def verdict_html(result: CraneResult | None) -> str:
     """The coloured line with the score, the word and the bar."""
     if result is None:
-        return '<div class="mm-verdict waiting"><span class="word">No picture scored yet</span></div>'
+        return waiting_html("No picture scored yet")
     word = "anomalous" if result.is_anomalous else "normal"
-    bar = (
-        f'<div class="bar"><div class="fill" style="width:{100 * result.score:.1f}%"></div>'
-        f'<div class="mark" style="left:{100 * result.threshold:.1f}%"></div></div>'
-    )
     return (
         f'<div class="mm-verdict {word}"><span class="number">{result.score:.3f}</span>'
-        f'<span class="word">{word}</span>{bar}</div>'
+        f'<span class="word">{word}</span>{bar_html(result.score, result.threshold)}</div>'
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from mmattn.ui.theme import CACHE_SECONDS
+from mmattn.ui.theme import page
 
 __all__ = ["build_hub"]
 
@@ -25,10 +25,8 @@ def build_hub(apps: Mapping[str, gr.Blocks]) -> gr.Blocks:
     """
     if not apps:
         raise ValueError("The hub needs at least one app; no system has a model installed.")
-    with gr.Blocks(title="mmattn", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
-        gr.Markdown(INTRO, elem_classes="mm-hero")
-        with gr.Tabs():
-            for name, app in apps.items():
-                with gr.Tab(name):
-                    app.render()
+    with page("mmattn", INTRO) as demo, gr.Tabs():
+        for name, app in apps.items():
+            with gr.Tab(name):
+                app.render()
     return demo

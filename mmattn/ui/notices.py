@@ -1,4 +1,4 @@
-"""Errors a visitor of the Lina page can cause, shown as notices."""
+"""Errors that a visitor of a page can cause, shown as notices."""
 
 from __future__ import annotations
 

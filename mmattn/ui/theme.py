@@ -1,13 +1,26 @@
-"""How the apps look, and the limits that every app puts on what a visitor may send."""
+"""How the apps look, the parts that every page has, and the limits on what a visitor may send."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-__all__ = ["CSS", "MAX_FILE_SIZE", "build_theme", "launch"]
+__all__ = [
+    "CSS",
+    "MAX_FILE_SIZE",
+    "bar_html",
+    "build_theme",
+    "launch",
+    "model_choice",
+    "page",
+    "reading_notes",
+    "waiting_html",
+]
 
 MAX_FILE_SIZE = "30mb"
 MAX_WAITING = 32
@@ -43,6 +56,39 @@ def build_theme() -> gr.themes.Base:
         neutral_hue="slate",
         font=fonts,
         font_mono=["ui-monospace", "monospace"],
+    )
+
+
+@contextmanager
+def page(title: str, intro: str) -> Iterator[gr.Blocks]:
+    """Opens a page with its head; what is made inside the block stands below. Files of visitors go after a day."""
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
+        gr.Markdown(intro, elem_classes="mm-hero")
+        yield demo
+
+
+def model_choice(names: Sequence[str]) -> gr.Dropdown:
+    """Adds the choice of a model, the first preselected."""
+    return gr.Dropdown(list(names), value=names[0], label="Model", interactive=len(names) > 1)
+
+
+def reading_notes(how_to_read: str, limits: str) -> None:
+    """Adds the two folded texts that every page of a system ends with; both are Markdown."""
+    for label, text in (("How to read this", how_to_read), ("Limits", limits)):
+        with gr.Accordion(label, open=False):
+            gr.Markdown(text)
+
+
+def waiting_html(text: str) -> str:
+    """Returns the line that stands where a verdict will."""
+    return f'<div class="mm-verdict waiting"><span class="word">{escape(text)}</span></div>'
+
+
+def bar_html(value: float, mark: float) -> str:
+    """Returns a verdict's bar, filled up to ``value``, with the threshold at ``mark``; both in [0, 1]."""
+    return (
+        f'<div class="bar"><div class="fill" style="width:{100 * value:.1f}%"></div>'
+        f'<div class="mark" style="left:{100 * mark:.1f}%"></div></div>'
     )
 
 

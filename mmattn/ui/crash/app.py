@@ -20,7 +20,7 @@ from mmattn.media.video import VIDEO_SUFFIXES
 from mmattn.ui.crash.clip import MAX_SECONDS, Watched, pack, watch
 from mmattn.ui.crash.live import Live, live_html, look
 from mmattn.ui.crash.view import CURVE_CSS, FOLLOW_VIDEO, alarms_html, curve_html, verdict_html
-from mmattn.ui.theme import CACHE_SECONDS
+from mmattn.ui.theme import model_choice, page, reading_notes
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.stream.alerts import AlertRule
 from mmattn.video.crash.stream.normal_driving import NormalDriving
@@ -80,12 +80,11 @@ def build_app(
     known = _bundled_driving(predictors) if driving is None else dict(driving)
     clips = list(sample_clips() if examples is None else examples)
     start = predictors[names[0]].rule
-    with gr.Blocks(title="CRASH · mmattn", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
-        gr.Markdown(INTRO, elem_classes="mm-hero")
+    with page("CRASH · mmattn", INTRO) as demo:
         gr.HTML(ADVISORY)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                model = gr.Dropdown(names, value=names[0], label="Model", interactive=len(names) > 1)
+                model = model_choice(names)
                 threshold = gr.Slider(
                     0, 1, value=start.threshold, step=0.01, label="Alert threshold (risk)", elem_id="crash-threshold"
                 )
@@ -102,10 +101,7 @@ def build_app(
                     _video_tab(predictors, known, model, rule, alarms, clips)
                 with gr.Tab("Webcam, live"):
                     _live_tab(predictors, model, rule)
-        with gr.Accordion("How to read this", open=False):
-            gr.Markdown(HOW_TO_READ)
-        with gr.Accordion("Limits", open=False):
-            gr.Markdown(LIMITS)
+        reading_notes(HOW_TO_READ, LIMITS)
     return demo
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from mmattn.errors import InputError, describe
+from mmattn.errors import InputError
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
+from mmattn.ui.notices import as_notices
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import CrashResult, fit_picture
 from mmattn.video.crash.stream.alerts import AlertRule
@@ -55,14 +56,11 @@ def watch(predictor: CrashPredictor, video: str | Path | None) -> Watched:
     if video is None:
         raise gr.Error("Give a video first: upload one, record one, or click a sample.")
     path = Path(video)
-    try:
+    with as_notices():
         check_length(path)
         result = predictor.predict(path)
         folder = Path(tempfile.mkdtemp(prefix="mmattn-crash-"))
         watched = Watched(path.name, result, write_attention(result, folder / "watched.mp4"), folder)
-    except (OSError, ValueError) as error:
-        message, hint = describe(error)
-        raise gr.Error(f"{message} {hint}".strip()) from error
     if result.left_out:
         gr.Warning(f"{result.left_out} frames could not be used: {'; '.join(result.problems[-2:])}")
     return watched
@@ -101,8 +99,5 @@ def pack(watched: Watched | None, rule: AlertRule) -> list[str]:
     if watched is None:
         raise gr.Error("Watch a video first.")
     result = replace(watched.result, rule=rule, overlay=True)
-    try:
+    with as_notices():
         return [str(path) for path in result.save(watched.folder, watched.name)]
-    except (OSError, ValueError) as error:
-        message, hint = describe(error)
-        raise gr.Error(f"{message} {hint}".strip()) from error

@@ -10,8 +10,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from mmattn.errors import describe
 from mmattn.ui.crash.view import attended
+from mmattn.ui.notices import as_notices
+from mmattn.ui.theme import waiting_html
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import CrashResult, fit_picture
 from mmattn.video.crash.stream.alerts import Alert, AlertRule
@@ -91,13 +92,10 @@ def look(
     moment = time.monotonic() if now is None else now
     if frame is None:
         return live, gr.skip(), live_html(live, rule)
-    try:
+    with as_notices():
         if live is None or live.model != name:
             live = Live(name, predictor.open_session(), moment)
         new = live.feed(frame, moment)
-    except (OSError, ValueError) as error:
-        message, hint = describe(error)
-        raise gr.Error(f"{message} {hint}".strip()) from error
     return live, draw(frame, live, rule) if new else gr.skip(), live_html(live, rule)
 
 
@@ -124,7 +122,7 @@ def draw(frame: np.ndarray, live: Live, rule: AlertRule) -> np.ndarray:
 def live_html(live: Live | None, rule: AlertRule) -> str:
     """The coloured line of the live view."""
     if live is None or not live.steps:
-        return '<div class="mm-verdict waiting"><span class="word">The camera is not running</span></div>'
+        return waiting_html("The camera is not running")
     last, alerts = live.steps[-1], live.alerts(rule)
     is_alarm = bool(alerts) and last.time - alerts[-1].time < 1.0
     spread = "" if last.uncertainty is None else f" ± {last.uncertainty:.2f}"

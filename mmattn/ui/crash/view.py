@@ -12,6 +12,7 @@ from html import escape
 
 import numpy as np
 
+from mmattn.ui.theme import bar_html, waiting_html
 from mmattn.video.crash.results import CrashResult
 from mmattn.video.crash.stream.alerts import Alert, AlertRule, FalseAlarms
 from mmattn.video.crash.stream.frame_risk import Sight
@@ -99,16 +100,13 @@ CURVE_CSS = """
 def verdict_html(result: CrashResult | None) -> str:
     """The coloured line with the highest risk, the alerts in words, and the bar with the threshold."""
     if result is None:
-        return '<div class="mm-verdict waiting"><span class="word">No video watched yet</span></div>'
+        return waiting_html("No video watched yet")
     alerts = result.alerts
     word = "no alert"
     if alerts:
         count = "1 alert" if len(alerts) == 1 else f"{len(alerts)} alerts, the first"
         word = f"{count} at {alerts[0].time:.1f} s"
-    bar = (
-        f'<div class="bar"><div class="fill" style="width:{100 * result.score:.1f}%"></div>'
-        f'<div class="mark" style="left:{100 * result.rule.threshold:.1f}%"></div></div>'
-    )
+    bar = bar_html(result.score, result.rule.threshold)
     return (
         f'<div class="mm-verdict {"anomalous" if alerts else "normal"}"><span class="number">{result.score:.2f}</span>'
         f'<span>highest risk</span><span class="word">{word}</span>{bar}</div>'

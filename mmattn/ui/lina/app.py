@@ -27,11 +27,10 @@ from mmattn.ui.lina.view import (
     SYNTHETIC,
     model_line,
     numbers_html,
-    waiting_html,
 )
 from mmattn.ui.lina.voices import Visit, voice_choices, voice_of
 from mmattn.ui.notices import as_notices
-from mmattn.ui.theme import CACHE_SECONDS
+from mmattn.ui.theme import model_choice, page, reading_notes, waiting_html
 
 __all__ = ["build_app"]
 
@@ -46,12 +45,11 @@ def build_app(predictors: Mapping[str, LinaPredictor], *, can_stream: bool | Non
     names = list(predictors)
     first = predictors[names[0]]
     streams = shutil.which("ffmpeg") is not None if can_stream is None else can_stream
-    with gr.Blocks(title="LINA · mmattn", analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
-        gr.Markdown(INTRO, elem_classes="mm-hero")
+    with page("LINA · mmattn", INTRO) as demo:
         gr.HTML(SYNTHETIC)
         visit = gr.State(None)
         with gr.Row(equal_height=False):
-            model = gr.Dropdown(names, value=names[0], label="Model", interactive=len(names) > 1)
+            model = model_choice(names)
             choices = voice_choices(first, None)
             voice = gr.Dropdown(choices, value=preselected(first, choices), label="Voice", elem_id="lina-voice")
         about = gr.Markdown(describe(names[0], first), elem_id="lina-model")
@@ -60,10 +58,7 @@ def build_app(predictors: Mapping[str, LinaPredictor], *, can_stream: bool | Non
                 _speak_tab(predictors, model, voice, visit, streams=streams)
             with gr.Tab("Clone a voice"):
                 clone_tab(predictors, model, voice, visit)
-        with gr.Accordion("How to read this", open=False):
-            gr.Markdown(HOW_TO_READ)
-        with gr.Accordion("Limits", open=False):
-            gr.Markdown(LIMITS)
+        reading_notes(HOW_TO_READ, LIMITS)
 
         def on_model(name: str, kept: Visit | None) -> tuple[str, Any]:
             known = voice_choices(predictors[name], kept)

@@ -9,9 +9,10 @@ import gradio as gr
 
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.voices.cloning import ENOUGH_SECONDS
-from mmattn.ui.lina.view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html, waiting_html
+from mmattn.ui.lina.view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html
 from mmattn.ui.lina.voices import Visit, clone, voice_choices
 from mmattn.ui.notices import as_notices
+from mmattn.ui.theme import waiting_html
 
 __all__ = ["clone_tab"]
 

@@ -18,7 +18,6 @@ __all__ = [
     "model_line",
     "numbers_html",
     "recordings_html",
-    "waiting_html",
 ]
 
 INTRO = """# LINA · text made speech
@@ -116,11 +115,6 @@ def numbers_html(*, seconds: float, rtf: float, first_audio: float | None, seed:
         f'<div class="mm-verdict normal"><span class="number">{seconds:.1f} s</span>'
         f'<span class="word">spoken</span>{spans}</div>'
     )
-
-
-def waiting_html(text: str) -> str:
-    """Returns the line of numbers before there are any."""
-    return f'<div class="mm-verdict waiting"><span class="word">{escape(text)}</span></div>'
 
 
 def recordings_html(recordings: Sequence[tuple[str, float]], *, wanted: float = 60.0) -> str:
