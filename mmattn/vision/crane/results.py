@@ -26,7 +26,7 @@ def resize_map(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _draw(
+def _outlined(
     image: np.ndarray, anomaly_map: np.ndarray, threshold: float, display_range: Literal["fixed", "image"]
 ) -> np.ndarray:
     """Heat map over the picture with the outline of everything above the threshold."""
@@ -67,7 +67,7 @@ class CraneResult:
 
     def plot(self) -> np.ndarray:
         """Returns (H, W, 3) uint8 RGB: heat map and contour over the picture."""
-        return _draw(self.image, self.anomaly_map, self.pixel_threshold, self.display_range)
+        return _outlined(self.image, self.anomaly_map, self.pixel_threshold, self.display_range)
 
     def to_json(self) -> dict[str, Any]:
         """Returns score, label, thresholds and map statistics as plain JSON types."""
@@ -143,7 +143,7 @@ class CraneVideoResult:
     def frame_overlay(self, index: int) -> np.ndarray:
         """Returns (H, W, 3) uint8 RGB: heat map and contour over the scored frame ``index``."""
         anomaly_map = self.anomaly_maps[index].astype(np.float32)
-        return _draw(self.frames[index], anomaly_map, self.pixel_threshold, self.display_range)
+        return _outlined(self.frames[index], anomaly_map, self.pixel_threshold, self.display_range)
 
     def plot(self) -> np.ndarray:
         """Returns the score over time with the threshold, (h, w, 3) uint8 RGB."""

@@ -1,8 +1,12 @@
-"""Perceptions whose backbone is any image network of timm or open_clip, by its name.
+"""Perceptions by crops: a detector, and as backbone that of the release or any image network of timm or open_clip.
 
-The features are what the network gives for a picture: pooled and without a classifier (timm), or the embedding that is
-compared with texts (open_clip). Crops are squashed to the network's square, so that all of a box is seen, and
-normalised as the network was trained. A risk model has to be trained on features of the same backbone.
+A backbone is built by ``(name, weights, options)``. Every builder raises :class:`InputError` for an unknown name,
+:class:`WeightsUnavailableError` if the weights are neither a file, nor cached, nor reachable, :class:`CheckpointError`
+if a file does not fit, and :class:`MissingExtraError` if its library is not installed.
+
+Of timm and open_clip, the features are what the network gives for a picture: pooled and without a classifier (timm),
+or the embedding that is compared with texts (open_clip). Crops are squashed to the network's square, so that all of a
+box is seen, and normalised as the network was trained. A risk model has to be trained on features of the same backbone.
 """
 
 from __future__ import annotations
@@ -10,39 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmattn.core.weights.pretrained import load_state, missing_weights, read_state
 from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
-from mmattn.video.crash.perception.crop_perception import CropOptions, CropPerception
+from mmattn.video.crash.perception.crop_perception import Backbone, CropOptions, CropPerception
 from mmattn.video.crash.perception.crops import Crops
-from mmattn.video.crash.perception.released import build_detector
-from mmattn.video.crash.perception.road_detectors import RoadDetector
+from mmattn.video.crash.perception.released import released_backbone
+from mmattn.video.crash.perception.road_detectors import NoDetector, RoadDetector, TorchvisionDetector
 
-__all__ = ["Backbone", "build_backbone_perception", "open_clip_backbone", "timm_backbone"]
+__all__ = ["build_backbone_perception", "build_detector", "open_clip_backbone", "timm_backbone"]
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class Backbone(NamedTuple):
-    """A network and how pictures are made for it.
-
-    Attributes:
-        network: Maps crops (n, 3, S, S) to features (n, F).
-        crops: How crops are made.
-        feature_dim: F.
-    """
-
-    network: nn.Module
-    crops: Crops
-    feature_dim: int
-
-
 def build_backbone_perception(
-    library: Literal["timm", "open_clip"],
+    library: Literal["released", "timm", "open_clip"],
     options: Mapping[str, Any],
     *,
     num_boxes: int = 19,
@@ -54,8 +44,8 @@ def build_backbone_perception(
 
     Args:
         library: Where the backbone's name is looked up.
-        options: Fields of :class:`CropOptions`; ``backbone`` must be given. ``backbone_weights`` is a tag, the path
-            of a file, or empty for the library's first choice.
+        options: Fields of :class:`CropOptions`; ``backbone`` must be given, except for "released".
+            ``backbone_weights`` is a tag, the path of a file, or empty for the library's first choice.
         num_boxes: Box slots N.
         fps: Frames per second of the risk model.
         device: Where the networks run; None is the CPU.
@@ -68,7 +58,7 @@ def build_backbone_perception(
         MissingExtraError: If the library is not installed.
     """
     chosen = CropOptions.from_dict(options)
-    if not chosen.backbone:
+    if not chosen.backbone and library != "released":
         raise InputError(
             f"The perception {library!r} needs the name of a backbone.",
             'Set perception_options to, for example, {"backbone": "'
@@ -77,8 +67,7 @@ def build_backbone_perception(
         )
     device = device or torch.device("cpu")
     found = detector or build_detector(chosen, device)
-    build = timm_backbone if library == "timm" else open_clip_backbone
-    backbone = build(chosen.backbone, chosen.backbone_weights, options=chosen)
+    backbone = BUILDERS[library](chosen.backbone, chosen.backbone_weights, options=chosen)
     return CropPerception(
         found,
         backbone.network,
@@ -98,12 +87,6 @@ def timm_backbone(name: str, weights: str = "", *, options: CropOptions | None =
         name: Timm's name, such as "resnet50" or "vit_small_patch14_dinov2".
         weights: A tag, such as "a1_in1k", the path of a file, or empty for timm's first choice.
         options: How frame and boxes are fitted.
-
-    Raises:
-        InputError: If timm has no such model.
-        WeightsUnavailableError: If the weights are neither a file, nor cached, nor reachable.
-        CheckpointError: If the file does not fit.
-        MissingExtraError: If timm is not installed.
     """
     try:
         import timm
@@ -139,12 +122,6 @@ def open_clip_backbone(name: str, weights: str = "", *, options: CropOptions | N
         weights: A tag, such as "laion2b_s34b_b79k", the path of a file of the whole model or its vision tower, or
             empty for open_clip's first choice.
         options: How frame and boxes are fitted.
-
-    Raises:
-        InputError: If open_clip has no such model.
-        WeightsUnavailableError: If the weights are neither a file, nor cached, nor reachable.
-        CheckpointError: If the file does not fit.
-        MissingExtraError: If open_clip is not installed.
     """
     try:
         import open_clip
@@ -165,6 +142,31 @@ def open_clip_backbone(name: str, weights: str = "", *, options: CropOptions | N
     known = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     mean, std = known.get("mean") or _CLIP_MEAN, known.get("std") or _CLIP_STD
     return _backbone(tower.eval(), tower.image_size, mean, std, known.get("interpolation", "bicubic"), options)
+
+
+BUILDERS: dict[str, Callable[..., Backbone]] = {
+    "released": released_backbone,
+    "timm": timm_backbone,
+    "open_clip": open_clip_backbone,
+}
+
+
+def build_detector(options: CropOptions, device: torch.device) -> RoadDetector:
+    """Returns the detector of the options.
+
+    Raises:
+        InputError: If there is no such detector.
+        WeightsUnavailableError: If its weights are neither a file, nor cached, nor reachable.
+    """
+    if options.detector == "none":
+        return NoDetector()
+    return TorchvisionDetector.from_name(
+        options.detector,
+        options.detector_weights,
+        device=device,
+        threshold=options.score_threshold,
+        size=options.detector_size,
+    )
 
 
 def _unknown(library: str, name: str, known: list[str]) -> InputError:

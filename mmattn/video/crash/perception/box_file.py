@@ -87,7 +87,7 @@ def read_box_file(path: str | Path, timestamps: npt.ArrayLike) -> BoxTable:
     in_frames, rows = readers[file.suffix.lower()](file)
     moments = np.array([row.moment for row in rows], np.float64)
     if in_frames:
-        moments = _seconds(moments, np.asarray(timestamps, np.float64), file)
+        moments = _moments(moments, np.asarray(timestamps, np.float64), file)
     return BoxTable(
         moments,
         np.array([row.corners for row in rows], np.float64).reshape(-1, 4),
@@ -96,7 +96,7 @@ def read_box_file(path: str | Path, timestamps: npt.ArrayLike) -> BoxTable:
     )
 
 
-def _seconds(frames: npt.NDArray[np.float64], timestamps: npt.NDArray[np.float64], file: Path) -> npt.NDArray[Any]:
+def _moments(frames: npt.NDArray[np.float64], timestamps: npt.NDArray[np.float64], file: Path) -> npt.NDArray[Any]:
     if len(frames) and frames.max() >= len(timestamps):
         raise InputError(
             f"'{file}' has boxes for frame {frames.max():.0f}; its video has {len(timestamps)} frames, counted from 0.",

@@ -65,7 +65,7 @@ def select_boxes(
     >>> found.boxes[:, :4].tolist(), found.indices.tolist(), found.distinct
     ([[5.0, 5.0, 20.0, 20.0], [0.0, 0.0, 9.0, 9.0], [5.0, 5.0, 20.0, 20.0]], [1, 0, 1], 2)
     """
-    corners, values, kinds = _checked(boxes, scores, classes)
+    corners, values, kinds = _checked_boxes(boxes, scores, classes)
     pixels, kept = _to_pixels(corners, image_size)
     order = kept[np.argsort(-values[kept], kind="stable")][:num_boxes]
     if len(order) == 0:
@@ -107,7 +107,7 @@ def select_boxes_upstream(
         raise InputError(f"Boxes per class have shapes {[rows.shape for rows in lists]}, expected (n, 5) for each.")
     stacked = np.concatenate(lists) if lists else np.empty((0, 5))
     kinds = np.repeat(np.arange(len(lists)), [len(rows) for rows in lists])
-    corners, scores, classes = _checked(stacked[:, :4], stacked[:, 4], kinds)
+    corners, scores, classes = _checked_boxes(stacked[:, :4], stacked[:, 4], kinds)
     pixels, kept = _to_pixels(corners, image_size)
     found = np.column_stack([pixels, scores, classes])[kept].astype(np.int64)
     if len(found) == 0:
@@ -138,7 +138,7 @@ def _whole_frame(image_size: tuple[int, int]) -> npt.NDArray[np.int64]:
     return np.array([0, 0, width - 1, height - 1])
 
 
-def _checked(
+def _checked_boxes(
     boxes: npt.ArrayLike, scores: npt.ArrayLike, classes: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     values, kinds = np.asarray(scores, np.float64), np.asarray(classes, np.float64)

@@ -66,18 +66,21 @@ def _embedded(stored: StoredCrash) -> Perception:
 
 def _by_crops(config: CrashConfig, device: torch.device, *, has_boxes: bool) -> Perception:
     from mmattn.video.crash.perception.backbones import build_backbone_perception
-    from mmattn.video.crash.perception.released import build_released_perception
     from mmattn.video.crash.perception.road_detectors import NoDetector
 
     detector = NoDetector() if has_boxes else None
-    options, num_boxes, fps = config.perception_options, config.num_boxes, config.fps
-    if config.perception == "released":
-        return build_released_perception(options, num_boxes=num_boxes, fps=fps, device=device, detector=detector)
-    if config.perception in ("timm", "open_clip"):
-        return build_backbone_perception(
-            config.perception, options, num_boxes=num_boxes, fps=fps, device=device, detector=detector
+    if config.perception not in ("released", "timm", "open_clip"):
+        raise CheckpointError(
+            f"There is no perception {config.perception!r}.", "Update mmattn, or correct config.json."
         )
-    raise CheckpointError(f"There is no perception {config.perception!r}.", "Update mmattn, or correct config.json.")
+    return build_backbone_perception(
+        config.perception,
+        config.perception_options,
+        num_boxes=config.num_boxes,
+        fps=config.fps,
+        device=device,
+        detector=detector,
+    )
 
 
 def perception_settings(perception: Perception, checkpoint: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from mmattn.video.crash.perception.protocol import FramePerception, check_frames
 from mmattn.video.crash.perception.road_detectors import FrameBoxes, RoadDetector, kind_name
 from mmattn.video.crash.perception.tracking import KIND_NAMES
 
-__all__ = ["CropOptions", "CropPerception", "CropSession"]
+__all__ = ["Backbone", "CropOptions", "CropPerception", "CropSession"]
 
 Picture = npt.NDArray[np.uint8]
 
@@ -88,6 +88,20 @@ class CropOptions:
         if made.selection == "upstream" and made.fill == "empty":
             raise InputError('selection "upstream" always fills up.', 'Use fill "repeat".')
         return made
+
+
+class Backbone(NamedTuple):
+    """A network and how pictures are made for it.
+
+    Attributes:
+        network: Maps crops (n, 3, S, S) to features (n, F).
+        crops: How crops are made.
+        feature_dim: F.
+    """
+
+    network: nn.Module
+    crops: Crops
+    feature_dim: int
 
 
 class CropPerception:

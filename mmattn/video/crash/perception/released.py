@@ -1,4 +1,4 @@
-"""The perception of the released recipe: a detector of torchvision, and VGG-16 or ResNet-101 over 19 boxes and frame.
+"""The backbones of the released recipe: VGG-16 or ResNet-101 over 19 boxes and the frame.
 
 The features of CCD and A3D are VGG-16's second fully connected layer *before* its ReLU, 4096 wide, of crops that are
 not normalised by mean and standard deviation. The published detector (a Cascade R-CNN trained on KITTI, for a version
@@ -10,7 +10,6 @@ Source: the demo of Cogito2012/UString, which the data of DSTA and CRASH were ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 
 from mmattn.core.weights.pretrained import import_torchvision, load_torchvision
 from mmattn.errors import InputError
-from mmattn.video.crash.perception.crop_perception import CropOptions, CropPerception
+from mmattn.video.crash.perception.crop_perception import Backbone, CropOptions
 from mmattn.video.crash.perception.crops import Crops
-from mmattn.video.crash.perception.road_detectors import NoDetector, RoadDetector, TorchvisionDetector
 
-__all__ = ["ResNet101Pool", "Vgg16Fc7", "build_detector", "build_released_perception"]
+__all__ = ["ResNet101Pool", "Vgg16Fc7", "released_backbone"]
 
 
 class Vgg16Fc7(nn.Module):
@@ -38,10 +36,7 @@ class Vgg16Fc7(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The layer of 1000 classes is of no use here, and the others are loaded: nothing is initialised.
-        with torch.device("meta"):
-            vgg = import_torchvision().models.vgg16(init_weights=False)
-        vgg.to_empty(device="cpu")
+        vgg = _not_initialised("vgg16")
         self.features = vgg.features
         self.classifier = vgg.classifier[:4]
 
@@ -64,10 +59,7 @@ class ResNet101Pool(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.device("meta"):
-            resnet = import_torchvision().models.resnet101()
-        resnet.to_empty(device="cpu")
-        for name, child in resnet.named_children():
+        for name, child in _not_initialised("resnet101").named_children():
             if name != "fc":
                 self.add_module(name, child)
 
@@ -78,70 +70,25 @@ class ResNet101Pool(nn.Module):
         return crops.flatten(1)
 
 
-BACKBONES: dict[str, type[Vgg16Fc7 | ResNet101Pool]] = {"vgg16": Vgg16Fc7, "resnet101": ResNet101Pool}
+NETWORKS: dict[str, type[Vgg16Fc7 | ResNet101Pool]] = {"vgg16": Vgg16Fc7, "resnet101": ResNet101Pool}
 
 
-def build_released_perception(
-    options: Mapping[str, Any],
-    *,
-    num_boxes: int = 19,
-    fps: float = 10.0,
-    device: torch.device | None = None,
-    detector: RoadDetector | None = None,
-) -> CropPerception:
-    """Builds the perception and loads its weights.
-
-    Args:
-        options: Fields of :class:`CropOptions`; ``backbone`` is "vgg16" (default) or "resnet101".
-        num_boxes: Box slots N.
-        fps: Frames per second of the risk model.
-        device: Where both networks run; None is the CPU.
-        detector: Used in the place of the named one, whose weights are then not needed.
-
-    Raises:
-        InputError: If an option is unknown.
-        WeightsUnavailableError: If weights are neither a file, nor cached, nor reachable.
-        CheckpointError: If a file does not fit.
-        MissingExtraError: If torchvision is not installed.
-    """
-    chosen = CropOptions.from_dict(options)
-    name = chosen.backbone or "vgg16"
-    if name not in BACKBONES:
+def released_backbone(name: str, weights: str = "", *, options: CropOptions | None = None) -> Backbone:
+    """Returns the network that the features were made with: "vgg16", also for an empty name, or "resnet101"."""
+    name, fit = name or "vgg16", options or CropOptions()
+    if name not in NETWORKS:
         raise InputError(
-            f"The released perception has no backbone {name!r}, expected one of {', '.join(BACKBONES)}.",
+            f"The released perception has no backbone {name!r}, expected one of {', '.join(NETWORKS)}.",
             'Other backbones belong to the perceptions "timm" and "open_clip".',
         )
-    device = device or torch.device("cpu")
-    found = detector or build_detector(chosen, device)
-    backbone = BACKBONES[name]()
-    weights = chosen.backbone_weights or "IMAGENET1K_V1"
-    load_torchvision(backbone, name, weights, option="backbone_weights", ignored=backbone.ignored)
-    crops = Crops(frame=chosen.frame_resize or "centre", box=chosen.box_resize or "centre")
-    return CropPerception(
-        found,
-        backbone,
-        crops,
-        feature_dim=backbone.feature_dim,
-        num_boxes=num_boxes,
-        fps=fps,
-        device=device,
-        options=chosen,
-    )
+    network = NETWORKS[name]()
+    load_torchvision(network, name, weights or "IMAGENET1K_V1", option="backbone_weights", ignored=network.ignored)
+    crops = Crops(frame=fit.frame_resize or "centre", box=fit.box_resize or "centre")
+    return Backbone(network, crops, network.feature_dim)
 
 
-def build_detector(options: CropOptions, device: torch.device) -> RoadDetector:
-    """Returns the detector of the options.
-
-    Raises:
-        InputError: If there is no such detector.
-        WeightsUnavailableError: If its weights are neither a file, nor cached, nor reachable.
-    """
-    if options.detector == "none":
-        return NoDetector()
-    return TorchvisionDetector.from_name(
-        options.detector,
-        options.detector_weights,
-        device=device,
-        threshold=options.score_threshold,
-        size=options.detector_size,
-    )
+def _not_initialised(name: str) -> Any:
+    """Returns a network of torchvision whose tensors hold anything, as they will be loaded."""
+    with torch.device("meta"):
+        network = getattr(import_torchvision().models, name)()
+    return network.to_empty(device="cpu")

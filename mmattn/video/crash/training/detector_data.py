@@ -97,7 +97,7 @@ def value_weights(seen: Seen, row: int, kind: int, *, motion: bool) -> npt.NDArr
     return np.array(weights, np.float32) * size
 
 
-def mirrored(picture: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def mirrored_frame(picture: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns the input (4, H, W) and its targets as seen in a mirror."""
     sign = torch.ones(len(VALUES))
     sign[[VALUES.index(name) for name in ("shift", "sin", "vx")]] = -1.0
@@ -136,7 +136,7 @@ class DetectorFrames(Dataset[dict[str, Tensor]]):
         picture = detector_input(pictures[:1], pictures[1:])[0]
         target = targets(clip.seen, frame, motion=before == frame - LAG)
         if self.augment and rng.random() < 0.5:
-            picture, target = mirrored(picture, target)
+            picture, target = mirrored_frame(picture, target)
         if self.augment:
             picture = (picture + 0.5) * rng.uniform(0.8, 1.2) - 0.5 + rng.uniform(-0.04, 0.04)
         return {"picture": picture.float(), **target}

@@ -13,12 +13,12 @@ from typing import Any
 
 from mmattn.errors import InputError
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "find_threshold"]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Result of :func:`calibrate`.
+    """Result of :func:`find_threshold`.
 
     Attributes:
         threshold: A picture is called anomalous when its score exceeds this number.
@@ -42,13 +42,13 @@ class Calibration:
         return asdict(self)
 
 
-def calibrate(scores: Sequence[float], false_alarm_rate: float = 0.05) -> Calibration:
+def find_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05) -> Calibration:
     """Returns the threshold that a new normal picture exceeds with probability at most ``false_alarm_rate``.
 
-    >>> result = calibrate([0.1, 0.2, 0.3, 0.4], false_alarm_rate=0.4)
+    >>> result = find_threshold([0.1, 0.2, 0.3, 0.4], false_alarm_rate=0.4)
     >>> result.threshold, result.guaranteed
     (0.3, True)
-    >>> calibrate([0.1, 0.2], false_alarm_rate=0.05).guaranteed
+    >>> find_threshold([0.1, 0.2], false_alarm_rate=0.05).guaranteed
     False
 
     Raises:

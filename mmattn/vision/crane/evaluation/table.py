@@ -71,7 +71,7 @@ class ScoreTable:
         means = []
         for dataset in dict.fromkeys(row.dataset for row in self.rows):
             mine = [row for row in self.rows if row.dataset == dataset]
-            scores = {name: _mean([getattr(row, name) for row in mine]) for name in SCORES}
+            scores = {name: _defined_mean([getattr(row, name) for row in mine]) for name in SCORES}
             pictures, anomalous = (sum(getattr(row, name) for row in mine) for name in ("pictures", "anomalous"))
             means.append(ClassScores(dataset, "mean", pictures, anomalous, **scores))
         return tuple(means)
@@ -103,6 +103,6 @@ class ScoreTable:
         return write_csv(path, [field.name for field in fields(ClassScores)], rows)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _defined_mean(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan

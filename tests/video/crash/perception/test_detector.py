@@ -20,8 +20,9 @@ from mmattn.video.crash.perception.detector import (
     suppress,
 )
 from mmattn.video.crash.synthetic.world.clips import draw_clip
-from mmattn.video.crash.training.detector_data import DetectorDataModule, DetectorFrames, mirrored, targets
-from mmattn.video.crash.training.detector_task import CrashDetectorTask, detector_losses, focal_loss, lr_factor, match
+from mmattn.video.crash.training.detector_data import DetectorDataModule, DetectorFrames, mirrored_frame, targets
+from mmattn.video.crash.training.detector_losses import detector_losses, focal_loss
+from mmattn.video.crash.training.detector_task import CrashDetectorTask, lr_factor, match
 
 TINY = [4, 6, 8, 8, 8]
 
@@ -67,7 +68,7 @@ def test_every_road_user_has_a_centre_of_one_with_weight(clip):
 def test_a_mirrored_frame_has_mirrored_boxes(clip):
     frame = clip.accident - 12
     target = targets(clip.seen, frame, motion=True)
-    _, turned = mirrored(torch.zeros(4, 180, 320), target)
+    _, turned = mirrored_frame(torch.zeros(4, 180, 320), target)
     (found,), (other,) = (decode_boxes(as_output(each)) for each in (target, turned))
     back = other.box[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [320, 0, 320, 0]
     pairs = match(found.box, back)

@@ -11,6 +11,7 @@ from torchvision import transforms
 
 from mmattn.core.weights import pretrained
 from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.video.crash.perception.backbones import build_backbone_perception, build_detector
 from mmattn.video.crash.perception.box_sampling import select_boxes_upstream
 from mmattn.video.crash.perception.crop_perception import CropOptions
 from mmattn.video.crash.perception.crops import Crops
@@ -18,8 +19,6 @@ from mmattn.video.crash.perception.protocol import Perception
 from mmattn.video.crash.perception.released import (
     ResNet101Pool,
     Vgg16Fc7,
-    build_detector,
-    build_released_perception,
 )
 from mmattn.video.crash.perception.road_detectors import NoDetector, TorchvisionDetector, kind_name, kind_number
 from tests.video.crash.perception.crop_parts import Told, pictures, small_perception
@@ -265,7 +264,7 @@ def test_unknown_names_are_answered_with_those_that_exist():
         build_detector(CropOptions(detector="yolo"), torch.device("cpu"))
     assert "fasterrcnn_resnet50_fpn_v2" in caught.value.hint
     with pytest.raises(InputError, match="no backbone 'vgg19', expected one of vgg16, resnet101"):
-        build_released_perception({"backbone": "vgg19", "detector": "none"})
+        build_backbone_perception("released", {"backbone": "vgg19", "detector": "none"})
 
 
 def test_weights_that_cannot_be_fetched_are_named_with_address_and_option(
@@ -273,14 +272,14 @@ def test_weights_that_cannot_be_fetched_are_named_with_address_and_option(
 ):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsUnavailableError) as caught:
-        build_released_perception({"detector": "none"})
+        build_backbone_perception("released", {"detector": "none"})
     assert re.search(r"weights vgg16 \(IMAGENET1K_V1\) are not on this machine", caught.value.message)
     assert "https://download.pytorch.org/models/vgg16-397923af.pth" in caught.value.message
     assert "backbone_weights" in caught.value.hint
     with pytest.raises(WeightsUnavailableError, match="fasterrcnn_resnet50_fpn_v2"):
-        build_released_perception({})
+        build_backbone_perception("released", {})
     with pytest.raises(WeightsUnavailableError, match="neither a file nor weights torchvision has"):
-        build_released_perception({"detector": "none", "backbone_weights": "missing.pth"})
+        build_backbone_perception("released", {"detector": "none", "backbone_weights": "missing.pth"})
 
 
 def test_cached_weights_are_taken_without_asking_a_server(
@@ -299,7 +298,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
     file = tmp_path / "other.pth"
     torch.save({"features.0.weight": torch.zeros(8, 3, 3, 3)}, file)
     with pytest.raises(CheckpointError, match=r"features.0.weight is \(8, 3, 3, 3\) there, expected \(64, 3, 3, 3\)"):
-        build_released_perception({"detector": "none", "backbone_weights": str(file)})
+        build_backbone_perception("released", {"detector": "none", "backbone_weights": str(file)})
 
 
 def test_other_boxes_can_take_the_place_of_the_detectors():

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from mmattn.video.crash.perception.camera import HEIGHT, WIDTH
 from mmattn.video.crash.synthetic.drawing.scenery import draw_ground, draw_scenery
-from mmattn.video.crash.synthetic.drawing.shapes import Part, Solid, faces, fill, parts_of, solid
+from mmattn.video.crash.synthetic.drawing.shapes import Part, Solid, faces, fill_polygon, parts_of, solid
 from mmattn.video.crash.synthetic.drawing.weather import Weather, draw_weather, expose, mist, mist_rows
 from mmattn.video.crash.synthetic.world.camera import Camera
-from mmattn.video.crash.synthetic.world.clips import Clip
+from mmattn.video.crash.synthetic.world.clips import DrawnClip
 from mmattn.video.crash.synthetic.world.physics import FRAMES, Agent, Array
 
 __all__ = ["decode", "render"]
@@ -39,7 +39,7 @@ class Drawn:
     agent: Agent | None
 
 
-def render(clip: Clip) -> list[bytes]:
+def render(clip: DrawnClip) -> list[bytes]:
     """Returns the pictures of a clip as FRAMES JPEG files of WIDTH x HEIGHT; the same ones every time.
 
     JPEG is the compression the camera itself applies; :func:`decode` makes arrays of them.
@@ -114,7 +114,7 @@ def draw_thing(
     if thing.agent is not None:
         ground = thing.solids[0].points[frame][[0, 1, 3, 2]].copy()
         ground[:, 1] = 0.01
-        fill(picture, camera, ground, frame, mist(weather, _SHADOW, distance))
+        fill_polygon(picture, camera, ground, frame, mist(weather, _SHADOW, distance))
     night = weather.light == "night"
     # Lamps and what sits on a face come last; boxes of one thing go from far to near.
     order = sorted(thing.solids, key=lambda s: (s.part.only is not None, -float(s.points[frame, :, 2].mean())))
@@ -122,12 +122,12 @@ def draw_thing(
         for points, shade in faces(item, frame):
             shining = lamp(thing.agent, item, frame, night)
             base = np.array(item.part.colour)
-            fill(picture, camera, points, frame, mist(weather, np.clip(base * shade, 0, 255), distance))
+            fill_polygon(picture, camera, points, frame, mist(weather, np.clip(base * shade, 0, 255), distance))
             if shining is not None:
                 behind = True
-                fill(glow, camera, points, frame, mist_glow(weather, shining, distance))
+                fill_polygon(glow, camera, points, frame, mist_glow(weather, shining, distance))
             elif behind:
-                fill(glow, camera, points, frame, _BLACK)
+                fill_polygon(glow, camera, points, frame, _BLACK)
     return behind
 
 

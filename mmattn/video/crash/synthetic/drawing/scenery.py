@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.video.crash.perception.camera import HEIGHT
-from mmattn.video.crash.synthetic.drawing.shapes import Part, fill
+from mmattn.video.crash.synthetic.drawing.shapes import Part, fill_polygon
 from mmattn.video.crash.synthetic.world.camera import Camera
 from mmattn.video.crash.synthetic.world.physics import FRAMES, Agent, Array, Road, Size
 
@@ -164,4 +164,4 @@ def on_ground(picture: Picture, camera: Camera, corners: Array, frame: int, colo
     if (view[:, 1] > 0.4).any():
         points = np.zeros((len(view), 3))
         points[:, 0], points[:, 2] = view[:, 0], view[:, 1]
-        fill(picture, camera, points, frame, colour)
+        fill_polygon(picture, camera, points, frame, colour)

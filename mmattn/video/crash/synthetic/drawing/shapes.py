@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mmattn.video.crash.synthetic.world.camera import Camera
 from mmattn.video.crash.synthetic.world.physics import FRAMES, Agent, Array, Size
 
-__all__ = ["Part", "Solid", "fill", "near_clip", "parts_of", "solid"]
+__all__ = ["Part", "Solid", "fill_polygon", "near_clip", "parts_of", "solid"]
 
 Rng = np.random.Generator
 Picture = npt.NDArray[np.uint8]
@@ -174,7 +174,7 @@ def near_clip(points: Array) -> Array:
     return np.array(kept) if kept else np.zeros((0, 3))
 
 
-def fill(picture: Picture, camera: Camera, points: Array, frame: int, colour: Array) -> None:
+def fill_polygon(picture: Picture, camera: Camera, points: Array, frame: int, colour: Array) -> None:
     """Fills the convex polygon of points right, up, forward, (n, 3), with sub-pixel accuracy."""
     points = near_clip(points)
     if len(points) < 3:

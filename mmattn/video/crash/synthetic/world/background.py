@@ -14,7 +14,7 @@ from mmattn.video.crash.synthetic.world.physics import (
     drive,
     overlap,
     steer,
-    time_to_collision,
+    time_to_contact,
 )
 
 __all__ = ["add_background"]
@@ -45,7 +45,7 @@ def add_background(rng: Rng, road: Road, actors: list[Agent], until: int) -> lis
         if any(touches):
             continue
         moving = not bystander.parked
-        if moving and min(time_to_collision(bystander, actor)[: until // 2].min() for actor in actors) < _QUIET:
+        if moving and min(time_to_contact(bystander, actor)[: until // 2].min() for actor in actors) < _QUIET:
             continue
         agents.append(bystander)
     return agents

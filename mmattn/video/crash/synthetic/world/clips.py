@@ -20,10 +20,10 @@ import numpy.typing as npt
 from mmattn.video.crash.synthetic.world.background import add_background
 from mmattn.video.crash.synthetic.world.camera import Camera, Seen, draw_camera, look
 from mmattn.video.crash.synthetic.world.drivers import Wanted
-from mmattn.video.crash.synthetic.world.physics import FRAMES, STATES, STEP, Agent, Road, overlap, time_to_collision
+from mmattn.video.crash.synthetic.world.physics import FRAMES, STATES, STEP, Agent, Road, overlap, time_to_contact
 from mmattn.video.crash.synthetic.world.scenarios import HELD_OUT, SCRIPTS, Draft
 
-__all__ = ["SPLITS", "TYPES", "Clip", "Split", "draw_clip", "plan"]
+__all__ = ["SPLITS", "TYPES", "DrawnClip", "Split", "draw_clip", "plan"]
 
 TYPES: dict[str, float] = {
     "rear_end": 0.18,
@@ -62,7 +62,7 @@ SPLITS: dict[str, Split] = {
 
 
 @dataclass(frozen=True)
-class Clip:
+class DrawnClip:
     """A generated clip, not yet drawn.
 
     Attributes:
@@ -125,7 +125,7 @@ def plan(split: str, number: int) -> tuple[int, str, Wanted]:
     return seed, str(rng.choice(list(TYPES), p=list(TYPES.values()))), outcome
 
 
-def draw_clip(split: str, number: int) -> Clip:
+def draw_clip(split: str, number: int) -> DrawnClip:
     """Draws a clip without its pictures: what everybody does, and what the camera sees of it.
 
     Raises:
@@ -150,7 +150,7 @@ def draw_clip(split: str, number: int) -> Clip:
             continue
         if ref < 0:
             ref = int(rng.integers(_FIRST, _LAST + 1))
-        return Clip(seed, kind, wanted, draft.road, agents, draft.parties, accident, ref, ttc, camera, seen)
+        return DrawnClip(seed, kind, wanted, draft.road, agents, draft.parties, accident, ref, ttc, camera, seen)
     raise RuntimeError(f"No {wanted} clip of type {kind} came out in {_TRIES} draws of seed {seed}.")
 
 
@@ -173,12 +173,12 @@ def judge(draft: Draft, wanted: Wanted, *, quiet: bool) -> tuple[int | None, int
             if (i, j) != draft.parties and state <= first + 4:
                 return None
             first = state if (i, j) == draft.parties else first
-    times = time_to_collision(agents[draft.parties[0]], agents[draft.parties[1]])
+    times = time_to_contact(agents[draft.parties[0]], agents[draft.parties[1]])
     if wanted == "collision":
         return committed(draft, first, times)
     for i, j in combinations(range(len(agents)), 2):
         if (i, j) != draft.parties:
-            times = np.minimum(times, time_to_collision(agents[i], agents[j]))
+            times = np.minimum(times, time_to_contact(agents[i], agents[j]))
     closest, ttc = int(times.argmin()), float(times.min())
     if wanted == "near":
         good = NEAR[0] <= ttc < NEAR[1] and _FIRST <= closest <= _LAST

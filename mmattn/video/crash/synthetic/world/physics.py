@@ -29,7 +29,7 @@ __all__ = [
     "overlap",
     "sidestep",
     "steer",
-    "time_to_collision",
+    "time_to_contact",
     "turn_back",
 ]
 
@@ -240,7 +240,7 @@ def overlap(first: Array, first_size: Size, second: Array, second_size: Size) ->
 _AHEAD: Array = np.arange(0.0, HORIZON + 0.05, 0.1)
 
 
-def time_to_collision(first: Agent, second: Agent) -> Array:
+def time_to_contact(first: Agent, second: Agent) -> Array:
     """Returns the time until two agents would touch if both kept their velocity, in seconds, at every frame.
 
     Steps of 0.1 s up to 3.5 s; infinity when they would not touch. (FRAMES,).

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmattn.video.crash.synthetic.world.clips import NEAR, SPLITS, TYPES, draw_clip, plan
-from mmattn.video.crash.synthetic.world.physics import FRAMES, overlap, time_to_collision
+from mmattn.video.crash.synthetic.world.physics import FRAMES, overlap, time_to_contact
 from mmattn.video.crash.synthetic.world.scenarios import HELD_OUT
 
 
@@ -47,7 +47,7 @@ def test_clips_without_accident_never_touch_and_near_misses_come_within_a_second
         assert 20 <= clip.ref <= 48
         if clip.outcome == "near":
             a, b = (clip.agents[i] for i in clip.parties)
-            assert time_to_collision(a, b)[clip.ref] == pytest.approx(clip.ttc, abs=0.1)
+            assert time_to_contact(a, b)[clip.ref] == pytest.approx(clip.ttc, abs=0.1)
             assert clip.ttc >= NEAR[0]
 
 

@@ -19,7 +19,7 @@ from mmattn.video.crash.synthetic.world.physics import (
     overlap,
     sidestep,
     steer,
-    time_to_collision,
+    time_to_contact,
     turn_back,
 )
 from mmattn.video.crash.synthetic.world.scenarios import SCRIPTS
@@ -98,15 +98,15 @@ def test_overlap_is_symmetric_and_survives_a_turn_of_the_world(x, z, yaw, turn):
         assert overlap(np.array([0.0, 0.0, 0.3 + turn]), CAR, turned, Size(8.0, 2.5, 3.0)) == expected
 
 
-def test_time_to_collision_is_gap_over_closing_speed():
-    times = time_to_collision(car(0, 0, 10.0), car(24.0, 0, 0.0))
+def test_time_to_contact_is_gap_over_closing_speed():
+    times = time_to_contact(car(0, 0, 10.0), car(24.0, 0, 0.0))
     assert times.shape == (FRAMES,)
     assert times[0] == pytest.approx(20.0 / 10.0, abs=0.11)
     assert times[10] == pytest.approx(1.0, abs=0.11)
 
 
 def test_vehicles_that_pass_beside_each_other_never_collide():
-    assert np.isinf(time_to_collision(car(0, 0, 10.0), car(40.0, 3.5, 10.0, np.pi))).all()
+    assert np.isinf(time_to_contact(car(0, 0, 10.0), car(40.0, 3.5, 10.0, np.pi))).all()
 
 
 def test_whoever_is_to_collide_brakes_in_the_last_six_tenths_or_not_at_all():
