@@ -11,6 +11,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
+
+from mmattn.errors import InputError
 
 __all__ = ["DatasetScan", "named", "print_findings"]
 
@@ -26,6 +29,19 @@ class DatasetScan:
 
     root: Path
     problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, root: str | Path) -> Self:
+        """Begins a scan.
+
+        Raises:
+            InputError: If the folder does not exist.
+        """
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise InputError(f"The dataset folder {root} {what}.", "Give the folder that holds the dataset's files.")
+        return cls(folder)
 
     def has(self, place: str) -> bool:
         """Says whether ``place`` is a folder."""

@@ -207,9 +207,9 @@ def _guessed_target(root: Path, output: Path) -> str:
 
 def _guessed_layout(root: Path) -> str | None:
     """Returns the layout of a folder; None for plain videos."""
-    from mmattn.video.crash.datasets.layouts import guess_layouts
+    from mmattn.video.crash.datasets.layouts import LAYOUTS
 
-    return next(iter(guess_layouts(root)), None)
+    return next(iter(LAYOUTS.guess(root)), None)
 
 
 def _report(filled: Filled, output: Path) -> int:

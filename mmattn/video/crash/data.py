@@ -14,7 +14,8 @@ from mmattn.errors import InputError
 from mmattn.video.crash.datasets.augmentation import MissingData, MissingMode, split_clips, take_fraction
 from mmattn.video.crash.datasets.clip_reading import FolderReader
 from mmattn.video.crash.datasets.clips import CrashDataset, collate_clips
-from mmattn.video.crash.datasets.layouts import Clip, clip_reader, read_clips
+from mmattn.video.crash.datasets.layouts import clip_reader, read_clips
+from mmattn.video.crash.datasets.records import ListedClip
 
 __all__ = ["CrashDataModule", "CrashDataset", "WholeBatches"]
 
@@ -111,9 +112,9 @@ class CrashDataModule(BaseDataModule):
         self.missing_eval = missing_eval
         self.with_boxes = with_boxes
         self.drop_last = drop_last
-        self._splits: dict[str, list[Clip]] | None = None
+        self._splits: dict[str, list[ListedClip]] | None = None
 
-    def splits(self) -> dict[str, list[Clip]]:
+    def splits(self) -> dict[str, list[ListedClip]]:
         """Returns the clips by "train", "val" and "test"; all empty when no dataset is configured.
 
         Raises:
@@ -133,7 +134,7 @@ class CrashDataModule(BaseDataModule):
             self._splits = {"train": train, "val": val, "test": test}
         return self._splits
 
-    def _clips(self) -> list[Clip]:
+    def _clips(self) -> list[ListedClip]:
         if self.root is None:
             return []
         clips = read_clips(self.layout, self.root, self.feature)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mmattn.media.video import VideoWriter
 from mmattn.video.crash.datasets.clip_table import write_clip_table
 from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 
 __all__ = [
     "BOXES",
@@ -210,7 +210,7 @@ def write_features(
         for number in range(2 * per_kind):
             label = number % 2
             toa = 20.0 + number % 8 if label else None
-            clip = Clip(f"{split}/{number:03d}", "", "toy", split, label, toa, None if label else 15.0)
+            clip = ListedClip(f"{split}/{number:03d}", "", "toy", split, label, toa, None if label else 15.0)
             folder.store(clip.id, clip_features(number + len(split), frames, toa, boxes=boxes))
             clips.append(clip)
     write_clip_table(root, clips)
@@ -226,7 +226,7 @@ def clip_features(seed: int, frames: int, toa: float | None, *, fps: float = 10.
     return ClipFeatures(features, np.asarray(features.any(axis=-1)), np.arange(frames) / fps, rows if boxes else None)
 
 
-def features_for(clips: Iterable[Clip], root: Path, *, frames: int = 20) -> FeatureFolder:
+def features_for(clips: Iterable[ListedClip], root: Path, *, frames: int = 20) -> FeatureFolder:
     """Writes the feature folder of a dataset of videos."""
     folder = feature_folder(root)
     for number, clip in enumerate(clips):

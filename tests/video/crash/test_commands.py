@@ -12,6 +12,7 @@ from mmattn.cli import main
 from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.media.video import open_video
 from mmattn.video.crash.datasets.feature_folder import FeatureFolder
+from mmattn.video.crash.datasets.layouts import read_clips
 from mmattn.video.crash.model import build_model
 from mmattn.video.crash.weights.convert import to_published
 from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash
@@ -153,6 +154,33 @@ def test_a_published_checkpoint_is_converted_and_used(tmp_path: Path, capsys):
     assert "mmattn infer crash VIDEOS --checkpoint" in capsys.readouterr().out
     stored = load_crash(tmp_path / "m")
     torch.testing.assert_close(stored.tensors["phi_x.weight"], tensors["phi_x.weight"])
+
+
+def test_each_target_can_be_named(tmp_path: Path, capsys):
+    dad, a3d = write_dad_batches(tmp_path / "dad"), write_a3d(tmp_path / "a3d")
+    words = ["convert", "crash"]
+    assert main([*words, str(dad), "--output", str(tmp_path / "split"), "--to", "clips"]) == 0
+    assert f"Wrote 12 clips below {tmp_path / 'split'}." in capsys.readouterr().out
+    assert main([*words, str(a3d), "--output", str(a3d), "--to", "boxes"]) == 0
+    assert f"Wrote 8 clips to {a3d}." in capsys.readouterr().out
+    assert main([*words, str(a3d), "--output", str(tmp_path / "features"), "--to", "features"]) == 0
+    assert len(read_clips("features", tmp_path / "features")) == 8
+
+
+def test_a_conversion_names_what_failed(tmp_path: Path, capsys):
+    root = write_ccd(tmp_path / "ccd")
+    file = root / "vgg16_features/positive/000001.npz"
+    file.write_bytes(b"PK")
+    assert main(["convert", "crash", str(root), "--output", str(tmp_path / "features"), "--layout", "ccd"]) == 1
+    out, err = capsys.readouterr()
+    assert f"failed: positive/000001: '{file}' is damaged or no npz file" in err
+    assert err.endswith("1 clips failed.\n")
+    assert out == f"Wrote 7 clips to {tmp_path / 'features'}.\n"
+
+
+def test_a_conversion_refuses_unknown_targets(tmp_path: Path, capsys):
+    assert main(["convert", "crash", str(tmp_path), "--output", str(tmp_path / "out"), "--to", "shards"]) == 2
+    assert "invalid choice: 'shards'" in capsys.readouterr().err
 
 
 def test_datasets_are_converted_by_what_they_are(tmp_path: Path, capsys):

@@ -15,7 +15,7 @@ from mmattn.video.crash.datasets.augmentation import MissingData
 from mmattn.video.crash.datasets.clip_reading import FolderReader
 from mmattn.video.crash.datasets.clips import CrashDataset, window_start
 from mmattn.video.crash.datasets.layouts import clip_reader, read_clips
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 from tests.video.crash.fake_datasets import (
     BOXES,
     WIDTH,
@@ -90,8 +90,8 @@ def test_missing_data_is_zero_and_not_valid(mode: str, tmp_path: Path) -> None:
 # Windows.
 
 
-def clip(label: int, reference: float | None = None, name: str = "x") -> Clip:
-    return Clip(name, "", "toy", "train", label, reference, reference)
+def clip(label: int, reference: float | None = None, name: str = "x") -> ListedClip:
+    return ListedClip(name, "", "toy", "train", label, reference, reference)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_long_clips_are_cut_and_times_move_along(tmp_path: Path) -> None:
     folder = feature_folder(tmp_path)
     folder.store("a", clip_features(0, 200, 150.0))
     folder.store("b", clip_features(1, 200, None))
-    clips = [clip(1, 150.0, "a"), Clip("b", "", "toy", "train", 0)]
+    clips = [clip(1, 150.0, "a"), ListedClip("b", "", "toy", "train", 0)]
     items = CrashDataset(clips, FolderReader(folder), num_frames=40, with_boxes=True)
     whole = folder.load("a", with_boxes=True)
     accident, quiet = items[0], items[1]
@@ -154,7 +154,7 @@ def module(layout: str, root: Path, **options: object) -> CrashDataModule:
     return CrashDataModule(layout, str(root), num_workers=0, **options)  # type: ignore[arg-type]
 
 
-def ids(clips: list[Clip]) -> list[str]:
+def ids(clips: list[ListedClip]) -> list[str]:
     return [clip.id for clip in clips]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.errors import InputError
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 
 __all__ = ["MissingData", "MissingMode", "clip_generator", "split_clips", "take_fraction"]
 
@@ -81,7 +81,7 @@ def clip_generator(clip_id: str, seed: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def take_fraction(clips: Sequence[Clip], fraction: float, seed: int) -> list[Clip]:
+def take_fraction(clips: Sequence[ListedClip], fraction: float, seed: int) -> list[ListedClip]:
     """Returns a share of the clips with the same share of each label, in their order.
 
     Args:
@@ -97,7 +97,7 @@ def take_fraction(clips: Sequence[Clip], fraction: float, seed: int) -> list[Cli
     return split_clips(clips, 1.0 - fraction, seed)[0]
 
 
-def split_clips(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip], list[Clip]]:
+def split_clips(clips: Sequence[ListedClip], share: float, seed: int) -> tuple[list[ListedClip], list[ListedClip]]:
     """Returns ``(rest, part)``: a part with this share of each label, and what is left, both in their order.
 
     Args:

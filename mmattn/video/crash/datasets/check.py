@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from mmattn.core.datasets.layouts import Report, each_problem
 from mmattn.errors import InputError, MediaError
 from mmattn.media.npz import read_array
 from mmattn.media.video import open_video
 from mmattn.video.crash.datasets.clip_reading import ClipReader, NpzReader, frames_before, reference_frame
-from mmattn.video.crash.datasets.layouts import LAYOUTS, Clip, clip_reader, guess_layouts, scan_clips
+from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, scan_clips
+from mmattn.video.crash.datasets.records import ListedClip
 
-__all__ = ["Report", "check", "check_dataset"]
-
-_THREADS = 2
-_SHOWN = 40
-
-
-@dataclass
-class Report:
-    """What a look at a dataset folder found.
-
-    Attributes:
-        layout: Layout it was read as.
-        root: The folder.
-        problems: What is wrong, one sentence each.
-        counts: (split, label) -> clips that are listed.
-        notes: What is worth knowing and not wrong.
-    """
-
-    layout: str
-    root: Path
-    problems: list[str] = field(default_factory=list)
-    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """True when nothing is wrong."""
-        return not self.problems
-
-    def lines(self) -> list[str]:
-        """Returns the report as text: a line per split, notes, a line per problem (the first 40), the verdict."""
-        lines = [f"{self.root} as {self.layout}"]
-        for split in dict.fromkeys(split for split, _ in self.counts):
-            lines.append(f"  {split}: {self.counts[split, 1]} accidents, {self.counts[split, 0]} other clips")
-        lines += [f"  {note}" for note in self.notes]
-        lines += [f"  problem: {problem}" for problem in self.problems[:_SHOWN]]
-        if len(self.problems) > _SHOWN:
-            lines.append(f"  and {len(self.problems) - _SHOWN} more")
-        lines.append("ok" if self.ok else f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}")
-        return lines
+__all__ = ["check", "check_dataset"]
 
 
 def check_dataset(
@@ -75,18 +35,8 @@ def check_dataset(
     Raises:
         InputError: If the layout is unknown, the folder is missing, or no layout fits it.
     """
-    if layout is not None:
-        report = check(layout, path, feature=feature, features_root=features_root)
-        return report.ok, report.lines()
-    guesses = guess_layouts(path)
-    if not guesses:
-        raise InputError(
-            f"'{path}' looks like none of the known layouts: {', '.join(LAYOUTS)}.",
-            "Name one with --layout, and see what it says is missing.",
-        )
-    report = check(guesses[0], path, feature=feature, features_root=features_root)
-    alike = f"Layout guessed; {', '.join(guesses[1:])} would fit as well." if guesses[1:] else "Layout guessed."
-    return report.ok, [alike, *report.lines()]
+    look = partial(check, root=path, feature=feature, features_root=features_root)
+    return LAYOUTS.check(path, layout, look)
 
 
 def check(
@@ -108,33 +58,28 @@ def check(
         InputError: If the layout is unknown or the folder is missing.
     """
     clips, scan = scan_clips(layout, root, feature)
-    report = Report(layout, scan.root, scan.problems, Counter((clip.split, clip.label) for clip in clips))
+    report, counts = Report(layout, scan.root, scan.problems), Counter((clip.split, clip.label) for clip in clips)
     if not clips:
-        others = [other for other in guess_layouts(root) if other != layout]
-        looks = f"this looks like {' or '.join(others)}" if others else f"expected {LAYOUTS[layout].markers[0]} in it"
-        report.problems.insert(0, f"No clip was found as {layout}; {looks}.")
+        report.problems.insert(0, LAYOUTS.nothing_found(layout, scan.root, "clip"))
         return report
-    report.problems += _split_problems(report.counts)
+    for split in dict.fromkeys(split for split, _ in counts):
+        report.facts.append(f"{split}: {counts[split, 1]} accidents, {counts[split, 0]} other clips")
+        for label, what in ((1, "with an accident"), (0, "without an accident")):
+            if not counts[split, label]:
+                report.problems.append(f"The {split} split has no clip {what}; metrics that need one are n/a.")
     if LAYOUTS[layout].reader is None and layout != "features":
-        report.problems += _each(clips, _video_problem, "Videos")
+        report.problems += each_problem(clips, _video_problem, "Videos", "clip")
     if layout == "features" or LAYOUTS[layout].reader is not None or features_root is not None:
         report.problems += _feature_problems(clips, clip_reader(layout, root, features_root))
     report.notes += _pickle_note(scan.root) if layout == "a3d" else []
     return report
 
 
-def _split_problems(counts: Counter[tuple[str, int]]) -> Iterator[str]:
-    for split in dict.fromkeys(split for split, _ in counts):
-        for label, what in ((1, "with an accident"), (0, "without an accident")):
-            if counts[split, label] == 0:
-                yield f"The {split} split has no clip {what}; metrics that need one are n/a."
-
-
-def _feature_problems(clips: Sequence[Clip], reader: ClipReader) -> Iterator[str]:
+def _feature_problems(clips: Sequence[ListedClip], reader: ClipReader) -> Iterator[str]:
     """Yields what is wrong with the features of clips; every one is read."""
     widths: Counter[tuple[int, int]] = Counter()
 
-    def problem(clip: Clip) -> str:
+    def problem(clip: ListedClip) -> str:
         try:
             # A3D's boxes come from files of their own, which need not be there.
             has_boxes = bool(clip.boxes_path) or (isinstance(reader, NpzReader) and reader.key == "data")
@@ -152,14 +97,14 @@ def _feature_problems(clips: Sequence[Clip], reader: ClipReader) -> Iterator[str
             return f"The reference of clip {clip.id!r} is frame {reference:g}, expected 1 to {len(loaded.times)}."
         return ""
 
-    yield from _each(clips, problem, "Features")
+    yield from each_problem(clips, problem, "Features", "clip")
     if len(widths) > 1:
         common = sorted(widths.items(), key=lambda kind: (-kind[1], kind[0]))  # clips are read in any order
         kinds = ", ".join(f"{count} of {boxes} boxes x {width}" for (boxes, width), count in common)
         yield f"Clips have features of different sizes: {kinds}."
 
 
-def _video_problem(clip: Clip) -> str:
+def _video_problem(clip: ListedClip) -> str:
     try:
         with open_video(clip.path) as video:
             duration = float(video.timestamps[-1]) + 1.0 / video.fps
@@ -169,12 +114,6 @@ def _video_problem(clip: Clip) -> str:
         if moment is not None and not 0 < moment <= duration:
             return f"The {name} of clip {clip.id!r} is at {moment:g} s of a video of {duration:.2f} s ('{clip.path}')."
     return ""
-
-
-def _each(clips: Sequence[Clip], problem: Callable[[Clip], str], what: str) -> Iterator[str]:
-    """Yields what ``problem`` says about each clip, if anything, with a progress bar in a terminal."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from filter(None, tqdm(pool.map(problem, clips), what, len(clips), unit="clip", disable=None))
 
 
 def _pickle_note(root: Path) -> list[str]:

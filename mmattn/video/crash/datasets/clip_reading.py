@@ -16,7 +16,7 @@ import torch
 from mmattn.errors import InputError
 from mmattn.media.npz import read_array
 from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 
 __all__ = ["ClipReader", "FolderReader", "NpzReader", "frames_before", "reference_frame"]
 
@@ -28,7 +28,7 @@ class ClipReader(Protocol):
     def fps(self) -> float:
         """Frames per second of the features."""
 
-    def __call__(self, clip: Clip, *, with_boxes: bool = False) -> ClipFeatures:
+    def __call__(self, clip: ListedClip, *, with_boxes: bool = False) -> ClipFeatures:
         """Returns features (T, N + 1, F) float32 and what belongs to them.
 
         Raises:
@@ -51,7 +51,7 @@ class NpzReader:
     num_frames: int
     key: str
 
-    def __call__(self, clip: Clip, *, with_boxes: bool = False) -> ClipFeatures:
+    def __call__(self, clip: ListedClip, *, with_boxes: bool = False) -> ClipFeatures:
         """Returns one clip; a slot is valid when any of its features is not 0."""
         features = read_array(clip.path, self.key, (self.num_frames, None, None), row=clip.row)
         features = features.astype(np.float32, copy=False)
@@ -60,7 +60,7 @@ class NpzReader:
         times = np.arange(self.num_frames) / self.fps
         return ClipFeatures(features, np.asarray(features.any(axis=-1)), times, boxes)
 
-    def _boxes(self, clip: Clip, num_boxes: int) -> npt.NDArray[np.float32]:
+    def _boxes(self, clip: ListedClip, num_boxes: int) -> npt.NDArray[np.float32]:
         if self.key == "features" and not clip.boxes_path:
             raise InputError(
                 f"The clip {clip.id!r} has no boxes that can be read.",
@@ -85,7 +85,7 @@ class FolderReader:
         """Frames per second of the features."""
         return self.folder.manifest.fps
 
-    def __call__(self, clip: Clip, *, with_boxes: bool = False) -> ClipFeatures:
+    def __call__(self, clip: ListedClip, *, with_boxes: bool = False) -> ClipFeatures:
         """Returns one clip in single precision."""
         loaded = self.folder.load(clip.id, with_boxes=with_boxes)
         # torch widens half precision three times as fast as NumPy.
@@ -102,7 +102,7 @@ def check_finite(features: npt.NDArray[np.floating], path: str | Path) -> None:
         raise InputError(f"'{path}': features of frame {frame} are not finite numbers.")
 
 
-def frames_before(clip: Clip, times: npt.NDArray[np.float64], fps: float) -> float:
+def frames_before(clip: ListedClip, times: npt.NDArray[np.float64], fps: float) -> float:
     """Returns the time of accident in frames: how many frames of the clip lie before it; T + 1 without an accident.
 
     For a clip trimmed before its accident the frames that are missing count too, so the number exceeds T.
@@ -130,7 +130,7 @@ def frames_before(clip: Clip, times: npt.NDArray[np.float64], fps: float) -> flo
     return toa
 
 
-def reference_frame(clip: Clip, toa: float, times: npt.NDArray[np.float64], fps: float) -> float:
+def reference_frame(clip: ListedClip, toa: float, times: npt.NDArray[np.float64], fps: float) -> float:
     """Returns the frame a clip is judged relative to: its closest moment, its accident, or its end.
 
     Args:

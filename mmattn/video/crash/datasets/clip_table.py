@@ -13,7 +13,7 @@ from pathlib import Path
 from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.video.crash.datasets.feature_folder import FeatureFolder
-from mmattn.video.crash.datasets.records import Clip, Scan, read_label, read_seconds
+from mmattn.video.crash.datasets.records import ListedClip, Scan, read_label, read_seconds
 
 __all__ = ["TABLE", "listed_clips", "read_clip_table", "write_clip_table"]
 
@@ -21,7 +21,7 @@ TABLE = "clips.csv"
 _COLUMNS = ("id", "dataset", "split", "label", "toa", "reference")
 
 
-def write_clip_table(root: str | Path, clips: Iterable[Clip]) -> Path:
+def write_clip_table(root: str | Path, clips: Iterable[ListedClip]) -> Path:
     """Writes the annotations of a feature folder and returns the file's path.
 
     Args:
@@ -43,17 +43,17 @@ def write_clip_table(root: str | Path, clips: Iterable[Clip]) -> Path:
     return path
 
 
-def listed_clips(root: str | Path) -> dict[str, Clip]:
+def listed_clips(root: str | Path) -> dict[str, ListedClip]:
     """Returns the clips of a feature folder's table by their ids; none where there is no table or no folder."""
     if not (Path(root) / TABLE).is_file():
         return {}
     return {clip.id: clip for clip in read_clip_table(Scan(Path(root)), None)}
 
 
-def read_clip_table(scan: Scan, feature: str | None) -> list[Clip]:
+def read_clip_table(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists the clips of a feature folder."""
     folder = FeatureFolder.open(scan.root)
-    clips: list[Clip] = []
+    clips: list[ListedClip] = []
     for number, row in enumerate(scan.rows(TABLE, _COLUMNS[:1] + _COLUMNS[2:5]), start=2):
         try:
             label, toa, reference = read_label(row, "label"), read_seconds(row, "toa"), read_seconds(row, "reference")
@@ -66,5 +66,5 @@ def read_clip_table(scan: Scan, feature: str | None) -> list[Clip]:
             scan.problems.append(f"{TABLE}, line {number}: {error.message}")
             continue
         dataset = row.get("dataset", "") or scan.root.name
-        clips.append(Clip(row["id"], path, dataset, row["split"], label, toa if label else None, reference))
+        clips.append(ListedClip(row["id"], path, dataset, row["split"], label, toa if label else None, reference))
     return scan.present(clips, "listed clips")

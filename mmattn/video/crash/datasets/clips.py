@@ -18,7 +18,7 @@ from mmattn.errors import InputError
 from mmattn.video.crash.datasets.augmentation import MissingData, clip_generator
 from mmattn.video.crash.datasets.clip_reading import ClipReader, frames_before, reference_frame
 from mmattn.video.crash.datasets.feature_folder import ClipFeatures
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 
 __all__ = ["CrashDataset", "collate_clips", "window_start"]
 
@@ -48,7 +48,7 @@ class CrashDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[ListedClip],
         reader: ClipReader,
         *,
         num_frames: int | None = None,
@@ -92,7 +92,9 @@ class CrashDataset(Dataset[dict[str, Any]]):
             item["boxes"] = torch.from_numpy(np.ascontiguousarray(loaded.boxes))
         return item
 
-    def _with_missing(self, clip: Clip, loaded: ClipFeatures) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def _with_missing(
+        self, clip: ListedClip, loaded: ClipFeatures
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         features = np.ascontiguousarray(loaded.features, np.float32)
         if self.missing.rate == 0:
             return features, np.ascontiguousarray(loaded.valid)
@@ -119,7 +121,7 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def window_start(clip: Clip, length: int, num_frames: int, reference: float, seed: int) -> int:
+def window_start(clip: ListedClip, length: int, num_frames: int, reference: float, seed: int) -> int:
     """Returns the first frame of the ``num_frames`` that are kept of a clip of ``length`` frames.
 
     A clip with an accident or a known closest moment keeps a tenth of the window after it, as DAD's clips do (accident

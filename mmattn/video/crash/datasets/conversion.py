@@ -22,55 +22,11 @@ from mmattn.media.plain_pickle import load_plain_pickle
 from mmattn.video.crash.datasets.clip_reading import ClipReader, frames_before
 from mmattn.video.crash.datasets.clip_table import write_clip_table
 from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
-from mmattn.video.crash.datasets.layouts import LAYOUTS, Clip, clip_reader, guess_layouts, read_clips
+from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, read_clips
 from mmattn.video.crash.datasets.readers import dad_names
+from mmattn.video.crash.datasets.records import ListedClip
 
-__all__ = ["TARGETS", "convert_dataset", "convert_detections", "convert_features", "split_dad_batches"]
-
-TARGETS = ("features", "clips", "boxes")
-"""What ``mmattn convert crash FOLDER --to`` makes: a feature folder, DAD's clips from its batches, A3D's boxes."""
-
-
-def convert_dataset(
-    path: str | Path,
-    output: str | Path,
-    *,
-    to: str = "features",
-    layout: str | None = None,
-    feature: str | None = None,
-    limit: int | None = None,
-) -> tuple[bool, list[str]]:
-    """Converts a dataset for ``mmattn convert crash FOLDER --to features|clips|boxes --output DIR``.
-
-    Args:
-        path: The dataset's folder.
-        output: Folder to write.
-        to: One of :data:`TARGETS`.
-        layout: Layout of the dataset, for ``features``; None guesses it.
-        feature: Kind of features, such as "vgg16"; None takes the only one there is.
-        limit: Only so many clips, for ``features``.
-
-    Returns:
-        Whether every clip was converted, and the lines to print.
-
-    Raises:
-        InputError: If the target is unknown, or as the function that does it.
-        MediaError: If the folder cannot be written or the disk is full.
-    """
-    if to not in TARGETS:
-        raise InputError(f"There is nothing called {to!r} to convert a dataset to.", f"Known: {', '.join(TARGETS)}.")
-    if to == "clips":
-        return True, [f"Wrote {split_dad_batches(path, output)} clips to {output}."]
-    if to == "boxes":
-        filled = convert_detections(path, output)
-    else:
-        able = [name for name in guess_layouts(path) if LAYOUTS[name].reader is not None]
-        filled = convert_features(layout or (able or [""])[0], path, output, feature=feature, limit=limit)
-    lines = [f"{error['input']}: {error['error']}" for error in filled.errors]
-    lines.append(f"Wrote {filled.made} files to {output}; {filled.kept} were there, {len(filled.errors)} failed.")
-    if to == "features":
-        lines.append("Train on it with: layout: features, root: " + str(output))
-    return not filled.errors, lines
+__all__ = ["convert_detections", "convert_features", "split_dad_batches"]
 
 
 def split_dad_batches(root: str | Path, output: str | Path) -> int:
@@ -205,14 +161,14 @@ def _boxes_of(value: Any, path: Path) -> npt.NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(len(frames), -1, 6)
 
 
-def _read(clips: dict[str, Clip], reader: ClipReader, with_boxes: bool, clip_id: str) -> ClipFeatures:
+def _read(clips: dict[str, ListedClip], reader: ClipReader, with_boxes: bool, clip_id: str) -> ClipFeatures:
     clip = clips[clip_id]
     loaded = reader(clip, with_boxes=with_boxes)
     frames_before(clip, loaded.times, reader.fps)  # an accident outside its clip is this clip's error
     return loaded
 
 
-def _first_shape(clips: Sequence[Clip], reader: ClipReader) -> tuple[int, int]:
+def _first_shape(clips: Sequence[ListedClip], reader: ClipReader) -> tuple[int, int]:
     """Returns N and F of the first clip that can be read."""
     error: InputError | None = None
     for clip in clips:
@@ -225,7 +181,7 @@ def _first_shape(clips: Sequence[Clip], reader: ClipReader) -> tuple[int, int]:
     raise error or InputError("There is no clip to convert.")
 
 
-def _feature_name(clip: Clip, layout: str) -> str:
+def _feature_name(clip: ListedClip, layout: str) -> str:
     """Returns the kind of features as its folder is called, such as "vgg16"."""
     parts = Path(clip.path).parts
     return next((part.removesuffix("_features") for part in reversed(parts) if part.endswith("_features")), layout)

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mmattn.core.datasets.layouts import Layout, LayoutTable
 from mmattn.core.datasets.scan import named
 from mmattn.errors import InputError
 from mmattn.media.npz import read_array, read_text
-from mmattn.video.crash.datasets.records import Clip, Scan, read_label, read_seconds
+from mmattn.video.crash.datasets.clip_reading import NpzReader
+from mmattn.video.crash.datasets.clip_table import read_clip_table
+from mmattn.video.crash.datasets.records import ListedClip, Scan, read_label, read_seconds
 
-__all__ = ["read_a3d", "read_annotated_videos", "read_ccd", "read_dad", "read_nexar"]
+__all__ = ["LAYOUTS", "ClipLayout", "dad_names"]
 
 _DAD_TOA = 90.0
 _DAD_SPLITS = {"training": "train", "testing": "test"}
 _CCD_LAST = 49
 
 
-def read_dad(scan: Scan, feature: str | None) -> list[Clip]:
+def _dad(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists DAD: one npz a clip (``vgg16_features/training/b001_000490.npz``), or ten a file as first distributed.
 
     The first form has ``data, labels, det, ID`` of one clip, the second (``features/training/batch_001.npz``) of ten.
@@ -62,7 +65,7 @@ def dad_names(ids: list[str], number: int) -> list[str]:
     return names
 
 
-def _dad_clips(file: Path, number: int, place: str, split: str) -> Iterator[Clip]:
+def _dad_clips(file: Path, number: int, place: str, split: str) -> Iterator[ListedClip]:
     is_batch = file.stem.startswith("batch_")
     labels = read_array(file, "labels", (None, 2) if is_batch else (2,))
     names = dad_names(read_text(file, "ID"), number) if is_batch else [file.stem]
@@ -73,10 +76,10 @@ def _dad_clips(file: Path, number: int, place: str, split: str) -> Iterator[Clip
         toa = _DAD_TOA if accident > 0 else None
         # The same names occur in both splits.
         name = f"{place}/{name}"
-        yield Clip(name, str(file), "dad", split, int(accident > 0), toa, row=row if is_batch else None)
+        yield ListedClip(name, str(file), "dad", split, int(accident > 0), toa, row=row if is_batch else None)
 
 
-def read_ccd(scan: Scan, feature: str | None) -> list[Clip]:
+def _ccd(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists CCD: ``vgg16_features/{train,test}.txt`` with lines ``positive/000001.npz 1``.
 
     ``videos/Crash-1500.txt`` has a line per accident, ``000001,[0, 0, ..., 1],...``: its toa is the first 1, but at
@@ -110,7 +113,7 @@ def _ccd_toas(scan: Scan) -> dict[str, float]:
     return toas
 
 
-def read_a3d(scan: Scan, feature: str | None) -> list[Clip]:
+def _a3d(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists A3D as UString prepared it: lists as CCD's, and ``frame_labels/CLIP.txt`` with lines ``frame 0|1``.
 
     CLIP is the npz file's name, without a last part of one letter (``abc_000011_0`` is labelled as ``abc_000011``).
@@ -118,7 +121,7 @@ def read_a3d(scan: Scan, feature: str | None) -> list[Clip]:
     ``mmattn convert crash --to boxes`` makes of the pickles there.
     """
     folder = _feature_folder(scan, feature)
-    clips: list[Clip] = []
+    clips: list[ListedClip] = []
     unlabelled: list[str] = []
     for clip in _listed(scan, folder, "a3d") if folder else []:
         boxes = scan.root / "detections" / f"{clip.id}.npz"
@@ -148,7 +151,7 @@ def _a3d_toa(scan: Scan, place: str) -> float | None:
     return float(max(1, marks.index(["1"]))) if ["1"] in marks else None
 
 
-def read_nexar(scan: Scan, feature: str | None) -> list[Clip]:
+def _nexar(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists Nexar's videos, as on Hugging Face or as on Kaggle; features come from a feature folder.
 
     Hugging Face: ``train/{positive,negative}/metadata.csv`` with ``file_name, time_of_event, time_of_alert`` and, for
@@ -156,7 +159,7 @@ def read_nexar(scan: Scan, feature: str | None) -> list[Clip]:
     ``id, time_of_event, time_of_alert, target`` and ``train/00001.mp4``; its test clips have no labels.
     """
     tables = sorted(scan.root.glob("*/*/metadata.csv"))
-    clips: list[Clip] = []
+    clips: list[ListedClip] = []
     for table in tables:
         folder, label = table.parent.parent.name, table.parent.name
         split, place = folder.partition("-")[0], table.relative_to(scan.root).as_posix()
@@ -175,7 +178,7 @@ def read_nexar(scan: Scan, feature: str | None) -> list[Clip]:
     return scan.present(clips, "listed videos")
 
 
-def read_annotated_videos(scan: Scan, feature: str | None) -> list[Clip]:
+def _annotated_videos(scan: Scan, feature: str | None) -> list[ListedClip]:
     """Lists a user's own videos: ``annotations.csv`` in the folder; features come from a feature folder.
 
     Columns ``file`` (path below the folder), ``label`` (0 or 1), ``time_of_event`` (seconds from the start, empty
@@ -183,7 +186,7 @@ def read_annotated_videos(scan: Scan, feature: str | None) -> list[Clip]:
     the closest moment of a near miss).
     """
     place = "annotations.csv"
-    clips: list[Clip] = []
+    clips: list[ListedClip] = []
     for number, row in enumerate(scan.rows(place, ["file", "label", "time_of_event"]), start=2):
         split = row.get("split", "") or "train"
         if split not in ("train", "val", "test"):
@@ -197,7 +200,7 @@ def read_annotated_videos(scan: Scan, feature: str | None) -> list[Clip]:
 
 def _video_clip(
     scan: Scan, where: str, row: dict[str, str], name: str, video: Path, dataset: str, split: str, label: bool | str
-) -> list[Clip]:
+) -> list[ListedClip]:
     """Returns the clip of a row, or nothing after naming what is wrong with it."""
     try:
         accident = label if isinstance(label, bool) else bool(read_label(row, label))
@@ -212,7 +215,7 @@ def _video_clip(
         return []
     toa = event if accident else None
     trimmed = remaining if accident and event is None else None
-    return [Clip(name, str(video), dataset, split, int(accident), toa, reference, True, time_to_event=trimmed)]
+    return [ListedClip(name, str(video), dataset, split, int(accident), toa, reference, True, time_to_event=trimmed)]
 
 
 def _feature_folder(scan: Scan, feature: str | None, also: str = "") -> str:
@@ -232,7 +235,7 @@ def _feature_folder(scan: Scan, feature: str | None, also: str = "") -> str:
     return ""
 
 
-def _listed(scan: Scan, folder: str, dataset: str) -> list[Clip]:
+def _listed(scan: Scan, folder: str, dataset: str) -> list[ListedClip]:
     """Returns the clips of ``train.txt`` and ``test.txt``."""
     clips = []
     for split in ("train", "test"):
@@ -243,5 +246,30 @@ def _listed(scan: Scan, folder: str, dataset: str) -> list[Clip]:
                 scan.problems.append(f"Line {number} of {place} is {line[:60]!r}, expected 'positive/ID.npz 1'.")
                 continue
             path = scan.root / folder / f"{match[1]}.npz"
-            clips.append(Clip(match[1], str(path), dataset, split, int(match[2])))
+            clips.append(ListedClip(match[1], str(path), dataset, split, int(match[2])))
     return clips
+
+
+@dataclass(frozen=True)
+class ClipLayout(Layout):
+    """How one dataset of clips lies on disk; ``find`` takes the kind of features, None takes the only one there is.
+
+    Attributes:
+        reader: Reads features out of its own files; None: they lie in a feature folder.
+    """
+
+    reader: NpzReader | None = None
+
+
+LAYOUTS = LayoutTable(
+    "crash",
+    {
+        "features": ClipLayout(read_clip_table, ("manifest.json",)),
+        "dad": ClipLayout(_dad, ("*_features/training/*.npz", "features/training/*.npz"), NpzReader(20.0, 100, "data")),
+        "ccd": ClipLayout(_ccd, ("videos/Crash-1500.txt",), NpzReader(10.0, 50, "data")),
+        "a3d": ClipLayout(_a3d, ("frame_labels",), NpzReader(20.0, 100, "features")),
+        "nexar": ClipLayout(_nexar, ("train/positive/metadata.csv", "train.csv")),
+        "videos": ClipLayout(_annotated_videos, ("annotations.csv",)),
+    },
+)
+"""Layout by the name that ``data.init_args.layout`` and ``--layout`` take."""

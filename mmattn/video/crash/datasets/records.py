@@ -10,11 +10,11 @@ from pathlib import Path
 from mmattn.core.datasets.scan import DatasetScan, named
 from mmattn.errors import InputError
 
-__all__ = ["Clip", "Scan", "read_label", "read_seconds"]
+__all__ = ["ListedClip", "Scan", "read_label", "read_seconds"]
 
 
 @dataclass(frozen=True)
-class Clip:
+class ListedClip:
     """One annotated clip of a dataset.
 
     Attributes:
@@ -49,10 +49,10 @@ class Clip:
 class Scan(DatasetScan):
     """One reading of a dataset folder of clips."""
 
-    def present(self, clips: Iterable[Clip], what: str) -> list[Clip]:
+    def present(self, clips: Iterable[ListedClip], what: str) -> list[ListedClip]:
         """Returns the clips whose file exists; missing ones are one problem."""
-        kept: list[Clip] = []
-        missing: list[Clip] = []
+        kept: list[ListedClip] = []
+        missing: list[ListedClip] = []
         for clip in clips:
             (kept if Path(clip.path).is_file() else missing).append(clip)
         if missing:

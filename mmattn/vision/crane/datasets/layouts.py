@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from mmattn.core.datasets.layouts import Report, each_problem
 from mmattn.core.datasets.scan import named
-from mmattn.errors import InputError, MediaError
+from mmattn.errors import MediaError
 from mmattn.media.files import atomic_path
 from mmattn.media.image import read_image
-from mmattn.vision.crane.datasets.readers import LAYOUTS, Layout
+from mmattn.vision.crane.datasets.readers import LAYOUTS, PictureLayout
 from mmattn.vision.crane.datasets.records import Record, Scan
 
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "Record",
-    "Report",
-    "check",
-    "check_dataset",
-    "guess_layouts",
-    "read_layout",
-    "write_meta",
-]
-
-_CHECKING_THREADS = 4
+__all__ = ["LAYOUTS", "Record", "check", "check_dataset", "read_layout", "write_meta"]
 
 
 def read_layout(name: str, root: str | Path, split: str = "test", classes: Sequence[str] | None = None) -> list[Record]:
@@ -43,20 +32,13 @@ def read_layout(name: str, root: str | Path, split: str = "test", classes: Seque
     Raises:
         InputError: If the name is unknown, the folder is missing, or anything in it does not fit the layout.
     """
-    layout = _layout(name)
-    scan = Scan(_folder(root))
+    layout, scan = LAYOUTS.named(name), Scan.of(root)
     if split not in layout.splits:
         return []
     records = [record for cls in _classes(layout, scan, classes) for record in _read_class(layout, scan, cls, split)]
     if not records and not scan.problems:
         scan.problems.append(f"The {split} split holds no pictures.")
-    if scan.problems:
-        others = [other for other in guess_layouts(root) if other != name]
-        hint = f"It looks like {' or '.join(others)}." if others and not records else ""
-        raise InputError(
-            f"{root} cannot be read as {name}: {' '.join(scan.problems[:3])}",
-            hint or f"All problems: mmattn data check crane {root} --layout {name}",
-        )
+    LAYOUTS.refuse(name, scan, nothing=not records)
     return records
 
 
@@ -80,38 +62,6 @@ def write_meta(root: str | Path, records: Mapping[str, Sequence[Record]]) -> Pat
     return path
 
 
-@dataclass
-class Report:
-    """What a look at a dataset folder found.
-
-    Attributes:
-        name: Layout it was read as.
-        root: The folder.
-        problems: What is wrong, one sentence each.
-        counts: Per class: normal pictures, anomalous pictures, masks.
-    """
-
-    name: str
-    root: Path
-    problems: list[str] = field(default_factory=list)
-    counts: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """True when nothing is wrong."""
-        return not self.problems
-
-    def lines(self) -> list[str]:
-        """Returns the report as text: a line per class, then a line per problem, then the verdict."""
-        width = max((len(cls) for cls in self.counts), default=0)
-        lines = [f"{self.root} as {self.name}"]
-        for cls, (normal, anomalous, masks) in self.counts.items():
-            lines.append(f"  {cls:<{width}}  {normal} normal, {anomalous} anomalous, {masks} masks")
-        lines += [f"  problem: {problem}" for problem in self.problems]
-        lines.append("ok" if self.ok else f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}")
-        return lines
-
-
 def check(name: str, root: str | Path) -> Report:
     """Looks at every file of a dataset's test split and names all that is wrong with it.
 
@@ -121,19 +71,18 @@ def check(name: str, root: str | Path) -> Report:
     Raises:
         InputError: If the name is unknown or the folder is missing.
     """
-    layout = _layout(name)
-    scan = Scan(_folder(root))
-    report = Report(name, scan.root, scan.problems)
+    layout, scan = LAYOUTS.named(name), Scan.of(root)
+    report = Report(name, scan.root, scan.problems, shown=None)
     records = [record for cls in _classes(layout, scan, None) for record in _read_class(layout, scan, cls, "test")]
-    for cls in dict.fromkeys(record.cls_name for record in records):
+    classes = dict.fromkeys(record.cls_name for record in records)
+    width = max(map(len, classes), default=0)
+    for cls in classes:
         mine = [record for record in records if record.cls_name == cls]
-        kinds = Counter(record.anomaly for record in mine)
-        report.counts[cls] = (kinds[0], kinds[1], sum(bool(record.mask_path) for record in mine))
+        kinds, masks = Counter(record.anomaly for record in mine), sum(bool(record.mask_path) for record in mine)
+        report.facts.append(f"{cls:<{width}}  {kinds[0]} normal, {kinds[1]} anomalous, {masks} masks")
     if not records:
-        others = [other for other in guess_layouts(root) if other != name]
-        looks = f"this looks like {' or '.join(others)}" if others else f"expected {layout.marker} in it"
-        report.problems.insert(0, f"No picture was found as {name}; {looks}.")
-    report.problems += _file_problems(scan.root, records)
+        report.problems.insert(0, LAYOUTS.nothing_found(name, scan.root, "picture"))
+    report.problems += each_problem(records, partial(_record_problem, scan.root), "Pictures", "picture")
     return report
 
 
@@ -150,46 +99,10 @@ def check_dataset(path: Path, layout: str | None = None) -> tuple[bool, list[str
     Raises:
         InputError: If the layout is unknown, the folder is missing, or no layout fits it.
     """
-    if layout is not None:
-        report = check(layout, path)
-        return report.ok, report.lines()
-    guesses = guess_layouts(path)
-    if not guesses:
-        raise InputError(
-            f"{path} looks like none of the known layouts: {', '.join(LAYOUTS)}.",
-            "Name one with --layout, and see what it says is missing.",
-        )
-    report = check(guesses[0], path)
-    alike = f"Layout guessed; {', '.join(guesses[1:])} would fit as well." if guesses[1:] else "Layout guessed."
-    return report.ok, [alike, *report.lines()]
+    return LAYOUTS.check(path, layout, lambda name: check(name, path))
 
 
-def guess_layouts(root: str | Path) -> list[str]:
-    """Returns the names of the layouts a folder looks like, the most specific first."""
-    folder = Path(root)
-    found = []
-    for name, layout in LAYOUTS.items():
-        places = [layout.marker.format(cls=cls) for cls in layout.classes or ("*",)]
-        if any(next(folder.glob(place), None) is not None for place in places):
-            found.append(name)
-    return found
-
-
-def _layout(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise InputError(f"There is no dataset layout {name!r}.", f"Known are: {', '.join(LAYOUTS)}.")
-    return LAYOUTS[name]
-
-
-def _folder(root: str | Path) -> Path:
-    folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"The dataset folder {root} {what}.", "Give the folder that holds the dataset's files.")
-    return folder
-
-
-def _classes(layout: Layout, scan: Scan, wanted: Sequence[str] | None) -> Sequence[str]:
+def _classes(layout: PictureLayout, scan: Scan, wanted: Sequence[str] | None) -> Sequence[str]:
     """Returns the classes to read; a wanted class the layout does not know is a problem."""
     known = layout.classes if layout.find_classes is None else layout.find_classes(scan)
     known = known or ()
@@ -201,20 +114,12 @@ def _classes(layout: Layout, scan: Scan, wanted: Sequence[str] | None) -> Sequen
     return [cls for cls in wanted if cls in known]
 
 
-def _read_class(layout: Layout, scan: Scan, cls: str, split: str) -> list[Record]:
+def _read_class(layout: PictureLayout, scan: Scan, cls: str, split: str) -> list[Record]:
     before = len(scan.problems)
-    records = layout.read(scan, cls, split)
+    records = list(layout.find(scan, cls, split))
     if not records and len(scan.problems) == before:
         scan.problems.append(f"The class {cls} has no {split} pictures.")
     return records
-
-
-def _file_problems(root: Path, records: Sequence[Record]) -> Iterator[str]:
-    """Yields what is wrong with the files of records; pictures are decoded, the only way to find a truncated one."""
-    with ThreadPoolExecutor(_CHECKING_THREADS) as pool:
-        for problem in pool.map(lambda record: _record_problem(root, record), records):
-            if problem:
-                yield problem
 
 
 def _record_problem(root: Path, record: Record) -> str:

@@ -73,7 +73,7 @@ class CraneDataset(Dataset[dict[str, Any]]):
         mosaic: Mosaic | None = None,
     ) -> None:
         self.records = list(records)
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.preprocess = preprocess
         self.classes = list(classes or dict.fromkeys(record.cls_name for record in records))
         self.name = name

@@ -11,35 +11,36 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from mmattn.core.datasets.layouts import Layout, LayoutTable
 from mmattn.core.datasets.scan import named
 from mmattn.vision.crane.datasets.records import Record, Scan
 
-__all__ = ["LAYOUTS", "Layout"]
-
-Reader = Callable[[Scan, str, str], list[Record]]
+__all__ = ["LAYOUTS", "PictureLayout"]
 
 _NORMAL = ("good", "ok")
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How one dataset lies on disk.
+class PictureLayout(Layout):
+    """How one dataset of pictures lies on disk; ``find`` lists the records of a class and a split.
 
     Attributes:
-        read: Lists the records of a class and a split.
-        classes: Class names in the published order; None when the folder itself names them.
+        classes: Class names in the published order; None when the folder itself names them. ``{cls}`` in a marker
+            stands for one.
         find_classes: Names the classes of a folder when ``classes`` is None.
         splits: Splits the dataset has.
-        marker: Path that tells the layout from others; ``*`` and ``{cls}`` stand for a class.
     """
 
-    read: Reader
-    marker: str
     classes: tuple[str, ...] | None = None
     find_classes: Callable[[Scan], list[str]] | None = None
     splits: tuple[str, ...] = ("train", "test")
+
+    def fits(self, root: Path) -> bool:
+        """Says whether a folder looks like this layout."""
+        places = (place.format(cls=cls) for place in self.markers for cls in self.classes or ("*",))
+        return any(next(root.glob(place), None) is not None for place in places)
 
 
 def _mvtec(
@@ -175,36 +176,39 @@ _DTD = (
     "Woven_001 Woven_127 Woven_104 Stratified_154 Blotchy_099 Woven_068 Woven_125 Marbled_078 Perforated_037 Mesh_114 "
     "Fibrous_183 Matted_069"
 )
-_FOLDERS = Layout(partial(_pairs, images="images", masks="masks"), "images", ("colon",), splits=("test",))
+_FOLDERS = PictureLayout(partial(_pairs, images="images", masks="masks"), ("images",), ("colon",), splits=("test",))
 _SKIN = partial(_species, place="skin/test", normal=("good",), masks="skin/ground_truth")
 _THYROID = partial(_pairs, images="test-image", masks="test-mask")
 _HEAD = partial(_species, place="brain/test", normal=("good",))
 _BRAIN = partial(_species, place="brain_tumor_dataset", normal=("no",))
 _BRAIN_35 = partial(_species, place="brain", normal=("no",))
 
-LAYOUTS: dict[str, Layout] = {
-    "mvtec": Layout(_mvtec, "{cls}/test", tuple(_MVTEC.split())),
-    "visa": Layout(_visa, "split_csv/1cls.csv", tuple(_VISA.split())),
-    "mpdd": Layout(_mvtec, "{cls}/test", tuple(_MPDD.split())),
-    "btad": Layout(partial(_mvtec, normal=("ok",)), "{cls}/test", ("01", "02", "03")),
-    "sdd": Layout(_mvtec, "{cls}/test", ("electrical commutators",)),
-    "dtd": Layout(_mvtec, "{cls}/test", tuple(_DTD.split())),
-    "dagm": Layout(_dagm, "{cls}/Test", tuple(f"Class{number}" for number in range(1, 11))),
-    "headct": Layout(_HEAD, "brain/test", ("brain",), splits=("test",)),
-    "brainmri": Layout(_BRAIN, "brain_tumor_dataset", ("brain",), splits=("test",)),
-    "br35h": Layout(_BRAIN_35, "brain/no", ("brain",), splits=("test",)),
-    "isic": Layout(_SKIN, "skin/test", ("skin",), splits=("test",)),
-    "cvc-colondb": _FOLDERS,
-    "cvc-clinicdb": _FOLDERS,
-    "tn3k": Layout(_THYROID, "test-image", ("thyroid",), splits=("test",)),
-    "endo": _FOLDERS,
-    "custom": Layout(_custom, "test/*/good", find_classes=lambda scan: scan.folders("test")),
-    "mvtec_style": Layout(
-        partial(_mvtec, normal=_NORMAL, optional_masks=True),
-        "*/test",
-        find_classes=lambda scan: _folders_with(scan, "test"),
-    ),
-    "meta": Layout(_meta, "meta.json", find_classes=lambda scan: list(_meta_split(scan, "test"))),
-}
+LAYOUTS = LayoutTable(
+    "crane",
+    {
+        "mvtec": PictureLayout(_mvtec, ("{cls}/test",), tuple(_MVTEC.split())),
+        "visa": PictureLayout(_visa, ("split_csv/1cls.csv",), tuple(_VISA.split())),
+        "mpdd": PictureLayout(_mvtec, ("{cls}/test",), tuple(_MPDD.split())),
+        "btad": PictureLayout(partial(_mvtec, normal=("ok",)), ("{cls}/test",), ("01", "02", "03")),
+        "sdd": PictureLayout(_mvtec, ("{cls}/test",), ("electrical commutators",)),
+        "dtd": PictureLayout(_mvtec, ("{cls}/test",), tuple(_DTD.split())),
+        "dagm": PictureLayout(_dagm, ("{cls}/Test",), tuple(f"Class{number}" for number in range(1, 11))),
+        "headct": PictureLayout(_HEAD, ("brain/test",), ("brain",), splits=("test",)),
+        "brainmri": PictureLayout(_BRAIN, ("brain_tumor_dataset",), ("brain",), splits=("test",)),
+        "br35h": PictureLayout(_BRAIN_35, ("brain/no",), ("brain",), splits=("test",)),
+        "isic": PictureLayout(_SKIN, ("skin/test",), ("skin",), splits=("test",)),
+        "cvc-colondb": _FOLDERS,
+        "cvc-clinicdb": _FOLDERS,
+        "tn3k": PictureLayout(_THYROID, ("test-image",), ("thyroid",), splits=("test",)),
+        "endo": _FOLDERS,
+        "custom": PictureLayout(_custom, ("test/*/good",), find_classes=lambda scan: scan.folders("test")),
+        "mvtec_style": PictureLayout(
+            partial(_mvtec, normal=_NORMAL, optional_masks=True),
+            ("*/test",),
+            find_classes=lambda scan: _folders_with(scan, "test"),
+        ),
+        "meta": PictureLayout(_meta, ("meta.json",), find_classes=lambda scan: list(_meta_split(scan, "test"))),
+    },
+)
 """Name -> layout: fourteen published datasets, ``endo`` (which has no published numbers), and three general ones:
 ``custom`` (``test/CLASS/{good,FAULT,masks}``), ``mvtec_style`` (any classes, masks optional), ``meta`` (meta.json)."""

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from mmattn.errors import InputError
 from mmattn.video.crash.datasets.augmentation import MissingData, split_clips, take_fraction
-from mmattn.video.crash.datasets.records import Clip
+from mmattn.video.crash.datasets.records import ListedClip
 
 
-def clips(accidents: int, others: int) -> list[Clip]:
-    return [Clip(f"{n}", "", "toy", "train", int(n < accidents)) for n in range(accidents + others)]
+def clips(accidents: int, others: int) -> list[ListedClip]:
+    return [ListedClip(f"{n}", "", "toy", "train", int(n < accidents)) for n in range(accidents + others)]
 
 
-def labels(chosen: list[Clip]) -> Counter[int]:
+def labels(chosen: list[ListedClip]) -> Counter[int]:
     return Counter(clip.label for clip in chosen)
 
 

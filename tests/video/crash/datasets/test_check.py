@@ -8,6 +8,8 @@ import pytest
 from mmattn.errors import InputError
 from mmattn.video.crash.datasets.check import check, check_dataset
 from mmattn.video.crash.datasets.layouts import LAYOUTS, read_clips
+from mmattn.video.crash.datasets.readers import ClipLayout
+from mmattn.video.crash.datasets.records import ListedClip, Scan
 from tests.video.crash.fake_datasets import (
     WRITERS,
     features_for,
@@ -154,3 +156,20 @@ def test_an_empty_folder_says_what_was_expected(layout: str, tmp_path: Path) -> 
 def test_a_folder_of_another_layout_is_recognised(tmp_path: Path) -> None:
     report = check("ccd", write_dad(tmp_path))
     assert report.problems[0] == "No clip was found as ccd; this looks like dad."
+
+
+def test_a_layout_is_one_function_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def labels_in_names(scan: Scan, feature: str | None) -> list[ListedClip]:
+        files = sorted((scan.root / "drives").glob("*.mp4"))
+        return [
+            ListedClip(file.stem, str(file), "drives", "test", int(file.stem == "crash"), 1.0, in_seconds=True)
+            for file in files
+        ]
+
+    monkeypatch.setitem(LAYOUTS, "drives", ClipLayout(labels_in_names, ("drives/*.mp4",)))
+    for name in ("crash", "quiet"):
+        write_video(tmp_path / "drives" / f"{name}.mp4")
+    assert [clip.id for clip in read_clips("drives", tmp_path)] == ["crash", "quiet"]
+    assert check_dataset(tmp_path) == (
+        True, ["Layout guessed.", f"{tmp_path} as drives", "  test: 1 accidents, 1 other clips", "ok"]
+    )  # fmt: skip

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.video.crash.datasets.conversion import (
-    convert_dataset,
-    convert_detections,
-    convert_features,
-    split_dad_batches,
-)
+from mmattn.video.crash.datasets.conversion import convert_detections, convert_features, split_dad_batches
 from mmattn.video.crash.datasets.layouts import clip_reader, read_clips
 from tests.video.crash.fake_datasets import WRITERS, write_a3d, write_ccd, write_dad, write_dad_batches, write_videos
 
@@ -168,35 +163,3 @@ def test_pickles_of_something_else_are_reported(value: object, tmp_path: Path) -
 def test_a_folder_without_pickles_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no detections/positive/\*\.pkl"):
         convert_detections(tmp_path)
-
-
-# The command.
-
-
-def test_the_command_converts_to_each_target(tmp_path: Path) -> None:
-    dad, a3d = write_dad_batches(tmp_path / "dad"), write_a3d(tmp_path / "a3d")
-    assert convert_dataset(dad, tmp_path / "split", to="clips") == (True, [f"Wrote 12 clips to {tmp_path / 'split'}."])
-    ok, lines = convert_dataset(a3d, a3d, to="boxes")
-    assert (ok, lines) == (True, [f"Wrote 8 files to {a3d}; 0 were there, 0 failed."])
-    ok, lines = convert_dataset(a3d, tmp_path / "features")
-    assert ok
-    assert lines[-1] == f"Train on it with: layout: features, root: {tmp_path / 'features'}"
-    assert len(read_clips("features", tmp_path / "features")) == 8
-
-
-def test_the_command_names_what_failed(tmp_path: Path) -> None:
-    root = write_ccd(tmp_path / "ccd")
-    file = root / "vgg16_features/positive/000001.npz"
-    file.write_bytes(b"PK")
-    ok, lines = convert_dataset(root, tmp_path / "features", layout="ccd")
-    assert not ok
-    assert lines[0].startswith(f"positive/000001: '{file}' is damaged or no npz file")
-    assert lines[1].endswith("0 were there, 1 failed.")
-
-
-def test_the_command_refuses_unknown_targets_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing called 'shards'") as caught:
-        convert_dataset(tmp_path, tmp_path / "out", to="shards")
-    assert caught.value.hint == "Known: features, clips, boxes."
-    with pytest.raises(InputError, match="has no features to convert"):
-        convert_dataset(tmp_path, tmp_path / "out")

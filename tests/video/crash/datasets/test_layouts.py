@@ -9,8 +9,8 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.video.crash.datasets.clip_reading import FolderReader, NpzReader, frames_before, reference_frame
-from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, guess_layouts, read_clips, scan_clips
-from mmattn.video.crash.datasets.records import Clip, read_label
+from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, read_clips, scan_clips
+from mmattn.video.crash.datasets.records import ListedClip, read_label
 from tests.video.crash.fake_datasets import (
     BOXES,
     WIDTH,
@@ -31,7 +31,7 @@ from tests.video.crash.fake_datasets import (
 HAVE_FEATURES = ["dad", "ccd", "a3d", "features"]
 
 
-def by_id(clips: list[Clip]) -> dict[str, Clip]:
+def by_id(clips: list[ListedClip]) -> dict[str, ListedClip]:
     return {clip.id: clip for clip in clips}
 
 
@@ -46,7 +46,7 @@ def test_every_layout_lists_both_labels_of_both_splits(layout: str, tmp_path: Pa
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_a_folder_is_recognised_as_its_layout(layout: str, tmp_path: Path) -> None:
-    assert guess_layouts(WRITERS[layout](tmp_path / "set"))[0] == layout
+    assert LAYOUTS.guess(WRITERS[layout](tmp_path / "set"))[0] == layout
 
 
 @pytest.mark.parametrize("layout", HAVE_FEATURES)
@@ -247,8 +247,8 @@ def test_videos_need_a_feature_folder_and_other_layouts_refuse_one(tmp_path: Pat
 TIMES = np.arange(50) / 10
 
 
-def clip(label: int = 1, **options: object) -> Clip:
-    return Clip("x", "x.npz", "toy", "train", label, **options)  # type: ignore[arg-type]
+def clip(label: int = 1, **options: object) -> ListedClip:
+    return ListedClip("x", "x.npz", "toy", "train", label, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

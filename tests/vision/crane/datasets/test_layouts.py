@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.vision.crane.datasets.layouts import LAYOUTS, check, check_dataset, guess_layouts, read_layout, write_meta
+from mmattn.vision.crane.data import Source
+from mmattn.vision.crane.datasets.layouts import LAYOUTS, check, check_dataset, read_layout, write_meta
+from mmattn.vision.crane.datasets.readers import PictureLayout
+from mmattn.vision.crane.datasets.records import Record, Scan
 from tests.vision.crane.fake_datasets import PUBLISHED, write_dataset, write_image, write_mask
 
 _ALL_ANOMALOUS = {"isic", "cvc-colondb", "cvc-clinicdb", "tn3k", "endo"}
@@ -38,7 +41,7 @@ def test_a_sound_dataset_passes_the_check_and_is_recognised(name: str, tmp_path:
     write_dataset(name, tmp_path)
     report = check(name, tmp_path)
     assert report.ok, report.lines()
-    assert name in guess_layouts(tmp_path)
+    assert name in LAYOUTS.guess(tmp_path)
     assert report.lines()[-1] == "ok"
 
 
@@ -222,3 +225,18 @@ def test_a_folder_of_no_known_layout_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 0)
     with pytest.raises(InputError, match="none of the known layouts: mvtec, visa"):
         check_dataset(tmp_path)
+
+
+def test_a_layout_is_one_function_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shelves(scan: Scan, cls: str, split: str) -> list[Record]:
+        return [Record(path, "", cls, "", int("bad" in path)) for path in scan.images("shelf")]
+
+    monkeypatch.setitem(LAYOUTS, "shelves", PictureLayout(shelves, ("shelf",), ("cup",), splits=("test",)))
+    write_image(tmp_path / "shelf/bad.png", 0)
+    assert [record.anomaly for record in read_layout("shelves", tmp_path)] == [1]
+    assert Source.parse(f"shelves:{tmp_path}").name == "shelves"
+    assert check_dataset(tmp_path) == (
+        True, ["Layout guessed.", f"{tmp_path} as shelves", "  cup  0 normal, 1 anomalous, 0 masks", "ok"]
+    )  # fmt: skip
+    with pytest.raises(InputError, match="It looks like shelves"):
+        read_layout("btad", tmp_path)
