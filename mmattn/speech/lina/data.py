@@ -23,7 +23,8 @@ from mmattn.speech.lina.datasets.batches import (
     SpeechFiles,
     collate_spoken,
 )
-from mmattn.speech.lina.datasets.layouts import SpeechFile, Split, find_utterances
+from mmattn.speech.lina.datasets.layouts import find_utterances
+from mmattn.speech.lina.datasets.records import SpeechFile, Split
 from mmattn.speech.lina.datasets.token_cache import text_fingerprint
 from mmattn.speech.lina.datasets.tokens import TokenReader, Tokens
 from mmattn.speech.lina.text.bpe import train_bpe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from mmattn.speech.lina.datasets.layouts import SpeechFile
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.network.batch import SpeechBatch, Utterance, collate
 
 __all__ = ["Batched", "BucketBatches", "LinaBatch", "LinaDataset", "SpeechFiles", "SpokenUtterance", "collate_spoken"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,30 +12,28 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from mmattn.core.datasets.layouts import Report
 from mmattn.errors import MediaError, describe
 from mmattn.media.audio import read_audio
-from mmattn.speech.lina.datasets.layouts import SpeechFile, scan
+from mmattn.speech.lina.datasets.layouts import scan
 from mmattn.speech.lina.datasets.recordings import trim_silence
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.judges.watchdog import SECONDS_PER_TOKEN, fits_text
 from mmattn.speech.lina.text.normalise import spoken_form
 
-__all__ = ["Report", "check_dataset", "check_folder"]
+__all__ = ["check_dataset", "check_folder"]
 
 _SHORTEST, _LONGEST = 0.3, 30.0
-_SHOWN = 40
 _SPLITS = ("train", "val", "test")
 # A share of the samples at the very edge of the range, which speech that was not clipped does not reach.
 _EDGE, _CLIPPED = 0.999, 1e-3
 
 
 @dataclass
-class Report:
-    """What a look at a speech dataset found.
+class _Content:
+    """What is in a speech dataset.
 
     Attributes:
-        layout: How it was read.
-        root: The folder.
-        problems: What is wrong, one sentence each, with the file's name.
         utterances: Split -> how many.
         seconds: Split -> of how much speech that can be read.
         speakers: All of them.
@@ -42,42 +41,24 @@ class Report:
         left_out: Character that cannot be spoken -> texts with it.
     """
 
-    layout: str
-    root: Path
-    problems: list[str] = field(default_factory=list)
     utterances: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SPLITS, 0.0))
     speakers: set[str] = field(default_factory=set)
     sample_rates: Counter[int] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def ok(self) -> bool:
-        """True when nothing is wrong."""
-        return not self.problems
-
-    def lines(self) -> list[str]:
-        """Returns the report as text: what there is, a line per problem (the first 40), the verdict."""
+    def lines(self) -> Iterator[str]:
+        """Yields what there is, as text."""
         hours = sum(self.seconds.values()) / 3600
-        lines = [
-            f"{self.root} as {self.layout}",
-            f"  {_number(sum(self.utterances.values()), 'utterance')}, {_number(len(self.speakers), 'speaker')}, "
-            f"{hours:.2f} hours",
-        ]
+        counts = _number(sum(self.utterances.values()), "utterance"), _number(len(self.speakers), "speaker")
+        yield f"{', '.join(counts)}, {hours:.2f} hours"
         for split in _SPLITS:
-            lines.append(
-                f"  {split}: {_number(self.utterances[split], 'utterance')}, {self.seconds[split] / 60:.1f} min"
-            )
+            yield f"{split}: {_number(self.utterances[split], 'utterance')}, {self.seconds[split] / 60:.1f} min"
         rates = ", ".join(f"{rate} Hz ({count})" for rate, count in sorted(self.sample_rates.items()))
-        lines.append(f"  sample rates: {rates or 'none'}")
+        yield f"sample rates: {rates or 'none'}"
         if self.left_out:
             named = ", ".join(f"{character} ({count})" for character, count in self.left_out.most_common(10))
-            lines.append(f"  characters that are not spoken, and the texts with them: {named}")
-        lines += [f"  problem: {problem}" for problem in self.problems[:_SHOWN]]
-        if len(self.problems) > _SHOWN:
-            lines.append(f"  and {len(self.problems) - _SHOWN} more")
-        lines.append("ok" if self.ok else _number(len(self.problems), "problem"))
-        return lines
+            yield f"characters that are not spoken, and the texts with them: {named}"
 
 
 def check_dataset(path: Path, layout: str | None = None) -> tuple[bool, list[str]]:
@@ -113,47 +94,38 @@ def check_folder(path: str | Path, layout: str = "auto") -> Report:
         MissingExtraError: If there are digits in a text, and num2words is not installed.
     """
     found = scan(path, layout)
-    report = Report(found.layout, found.root, found.problems)
+    content, problems = _Content(), found.problems
     for item in tqdm(found.utterances, desc="Checking", unit="utterance", file=sys.stderr, mininterval=1):
-        report.utterances[item.split] += 1
-        report.speakers.add(item.speaker)
-        _check_audio(item, _check_text(item, report), report)
-    if not report.utterances["train"]:
-        report.problems.append("There is no utterance to train on.")
-    return report
+        content.utterances[item.split] += 1
+        content.speakers.add(item.speaker)
+        spoken, dropped = spoken_form(item.text)
+        content.left_out.update(dropped)
+        if not spoken:
+            problems.append(f"{item.audio}: its text '{item.text[:40]}' has nothing that can be spoken.")
+        problems += _audio_problems(item, spoken, content)
+    if not content.utterances["train"]:
+        problems.append("There is no utterance to train on.")
+    return Report(found.layout, found.root, problems, list(content.lines()))
 
 
-def _check_text(item: SpeechFile, report: Report) -> str:
-    """Returns the text as it is spoken."""
-    spoken, dropped = spoken_form(item.text)
-    report.left_out.update(dropped)
-    if not spoken:
-        report.problems.append(f"{item.audio}: its text '{item.text[:40]}' has nothing that can be spoken.")
-    return spoken
-
-
-def _check_audio(item: SpeechFile, spoken: str, report: Report) -> None:
+def _audio_problems(item: SpeechFile, spoken: str, content: _Content) -> Iterator[str]:
     try:
         recording = read_audio(item.audio)
     except MediaError as error:
-        report.problems.append(describe(error)[0])
+        yield describe(error)[0]
         return
-    report.sample_rates[recording.sample_rate] += 1
-    report.seconds[item.split] += recording.seconds
+    content.sample_rates[recording.sample_rate] += 1
+    content.seconds[item.split] += recording.seconds
     if not _SHORTEST <= recording.seconds <= _LONGEST:
-        report.problems.append(
-            f"{item.audio} lasts {recording.seconds:.2f} s, expected {_SHORTEST:g} to {_LONGEST:g} s."
-        )
+        yield f"{item.audio} lasts {recording.seconds:.2f} s, expected {_SHORTEST:g} to {_LONGEST:g} s."
     else:
         # What a clone refuses, too; of a length out of range enough has been said.
         speech = len(trim_silence(recording.samples, recording.sample_rate)) / recording.sample_rate
         if spoken and not fits_text(len(spoken), speech, SECONDS_PER_TOKEN["characters"]):
-            report.problems.append(
-                f"{item.audio} lasts {speech:.2f} s without silence, which does not fit its text {item.text[:40]!r}."
-            )
+            yield f"{item.audio} lasts {speech:.2f} s without silence, which does not fit its text {item.text[:40]!r}."
     clipped = _clipped(recording.samples)
     if clipped > _CLIPPED:
-        report.problems.append(f"{item.audio} is clipped: {clipped:.1%} of its samples are at the limit.")
+        yield f"{item.audio} is clipped: {clipped:.1%} of its samples are at the limit."
 
 
 def _clipped(samples: npt.NDArray[np.float32]) -> float:

@@ -16,37 +16,22 @@ to validate and 2 % to test, chosen by their names alone: a file keeps its place
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.datasets.readers import MANIFEST, READERS, SpeechFile, Split, find_layouts
-from mmattn.speech.lina.datasets.roots import mls_root, vctk_root
+from mmattn.speech.lina.datasets.readers import LAYOUTS, guess_layouts
+from mmattn.speech.lina.datasets.records import Scan, SpeechFile, Split
+from mmattn.speech.lina.datasets.roots import MANIFEST
 
-__all__ = ["LAYOUTS", "Scan", "SpeechFile", "Split", "find_utterances", "hash_split", "scan"]
-
-LAYOUTS: tuple[str, ...] = tuple(READERS)
-"""Names of the layouts; "auto" stands for the one that fits."""
+__all__ = ["LAYOUTS", "find_utterances", "hash_split", "scan"]
 
 _KEPT = 0.02
-_NAMED = 3
-
-
-@dataclass
-class Scan:
-    """What is in a dataset's folder.
-
-    Attributes:
-        layout: How it was read.
-        root: The folder, or the manifest.
-        utterances: In the order of their names.
-        problems: What is wrong, one sentence each.
-    """
-
-    layout: str
-    root: Path
-    utterances: list[SpeechFile] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+_EXPECTED = (
+    f"Expected {MANIFEST}; or metadata.csv and wavs/; or LibriTTS's train-*, dev-*, test-*; or VCTK's "
+    "wav48_silence_trimmed/ and txt/; or MLS's train/, dev/, test/ with transcripts.txt and audio/; or recordings, "
+    "each with a text beside it: a.wav, a.txt."
+)
 
 
 def find_utterances(root: str | Path, layout: str = "auto") -> list[SpeechFile]:
@@ -60,12 +45,7 @@ def find_utterances(root: str | Path, layout: str = "auto") -> list[SpeechFile]:
         InputError: If the folder is missing, fits no layout or several, is empty, or a text or recording is missing.
     """
     found = scan(root, layout)
-    if found.problems:
-        others = f" There are {len(found.problems) - _NAMED} more." if len(found.problems) > _NAMED else ""
-        raise InputError(
-            f"'{root}', read as {found.layout}: {' '.join(found.problems[:_NAMED])}{others}",
-            f"All of them: mmattn data check lina {root}",
-        )
+    LAYOUTS.refuse(found.layout, found, nothing=False)
     if not found.utterances:
         raise InputError(f"There are no utterances in '{root}', read as {found.layout}.", _EXPECTED)
     return found.utterances
@@ -85,7 +65,7 @@ def scan(root: str | Path, layout: str = "auto") -> Scan:
     if not path.exists():
         raise InputError(f"There is no folder '{root}'.", "Check data.init_args.root.")
     if layout == "auto":
-        fitting = find_layouts(path)
+        fitting = guess_layouts(path)
         if not fitting:
             raise InputError(f"'{root}' looks like no speech dataset.", _EXPECTED)
         if len(fitting) > 1:
@@ -93,11 +73,13 @@ def scan(root: str | Path, layout: str = "auto") -> Scan:
                 f"'{root}' looks like {' and like '.join(fitting)}.", f"Say which: layout {' or '.join(fitting)}."
             )
         layout = fitting[0]
-    if layout not in READERS:
+    if layout not in LAYOUTS:
         raise InputError(f"There is no layout '{layout}'.", f"Expected auto or one of {', '.join(LAYOUTS)}.")
-    _check_marker(path, layout)
-    found = Scan(layout, path)
-    found.utterances = sorted(READERS[layout](path, found.problems), key=lambda item: item.name)
+    top = LAYOUTS[layout].top(path)
+    if top is None:
+        raise InputError(f"'{path}' is not in the layout {layout}.", _EXPECTED)
+    found = Scan(path, layout=layout)
+    found.utterances = sorted(LAYOUTS[layout].find(found, top), key=lambda item: item.name)
     if {item.split for item in found.utterances} == {"train"}:
         found.utterances = [replace(item, split=hash_split(item.name)) for item in found.utterances]
     return found
@@ -114,28 +96,3 @@ def hash_split(name: str) -> Split:
     if place < _KEPT:
         return "val"
     return "test" if place < 2 * _KEPT else "train"
-
-
-def _check_marker(path: Path, layout: str) -> None:
-    """Checks that what a named layout cannot do without is there.
-
-    Raises:
-        InputError: If it is not.
-    """
-    expected = {
-        "manifest": path.is_file() or (path / MANIFEST).is_file(),
-        "ljspeech": (path / "metadata.csv").is_file() and (path / "wavs").is_dir(),
-        "libritts": path.is_dir(),
-        "vctk": path.is_dir() and vctk_root(path) is not None,
-        "mls": path.is_dir() and mls_root(path) is not None,
-        "folder": path.is_dir(),
-    }
-    if not expected[layout]:
-        raise InputError(f"'{path}' is not in the layout {layout}.", _EXPECTED)
-
-
-_EXPECTED = (
-    f"Expected {MANIFEST}; or metadata.csv and wavs/; or LibriTTS's train-*, dev-*, test-*; or VCTK's "
-    "wav48_silence_trimmed/ and txt/; or MLS's train/, dev/, test/ with transcripts.txt and audio/; or recordings, "
-    "each with a text beside it: a.wav, a.txt."
-)

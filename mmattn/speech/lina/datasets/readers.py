@@ -1,7 +1,7 @@
 """How each layout of a speech dataset lists its utterances on disk.
 
-A reader goes over a folder in the order of its names and yields utterances; what is wrong with the folder it adds to a
-list, one sentence each, and goes on. Names that begin with a full stop are passed over.
+A reader goes over a folder in the order of its names and yields utterances; what is wrong with the folder it adds to
+the scan's problems, one sentence each, and goes on. Names that begin with a full stop are passed over.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from mmattn.core.datasets.layouts import Layout, LayoutTable
 from mmattn.media.audio import is_audio
+from mmattn.speech.lina.datasets.records import Scan, SpeechFile, Split
 from mmattn.speech.lina.datasets.roots import (
     MLS_PARTS,
     SUBSET,
@@ -22,16 +24,15 @@ from mmattn.speech.lina.datasets.roots import (
     VCTK_TEXTS,
     is_mls_part,
     libritts_root,
+    ljspeech_root,
+    manifest_file,
     mls_root,
     vctk_root,
 )
 
-__all__ = ["MANIFEST", "READERS", "SpeechFile", "Split", "find_layouts"]
+__all__ = ["LAYOUTS", "SpeechLayout", "guess_layouts"]
 
-Split = Literal["train", "val", "test"]
-Reader = Callable[[Path, list[str]], Iterator["SpeechFile"]]
 
-MANIFEST = "manifest.jsonl"
 _SPLITS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test",
@@ -43,39 +44,25 @@ _VCTK_WITHOUT_TEXTS, _VCTK_WITH_GAPS = "p315", "p362"
 
 
 @dataclass(frozen=True)
-class SpeechFile:
-    """A recording and what is said in it.
+class SpeechLayout(Layout):
+    """How one speech dataset lies on disk; ``find`` takes the scan and where the dataset begins.
 
     Attributes:
-        audio: The recording's file.
-        text: As it is written, with surrounding spaces removed.
-        speaker: Who speaks.
-        split: What it is for.
-        name: Unique in its dataset: the path below the dataset's folder without suffix, with slashes.
+        begins: Where a dataset begins that lies at, in or around a path, None if there is none; without it, it is the
+            folder that has one of the markers.
     """
 
-    audio: Path
-    text: str
-    speaker: str
-    split: Split
-    name: str
+    begins: Callable[[Path], Path | None] | None = None
 
+    def top(self, root: Path) -> Path | None:
+        """Returns where the dataset begins, None if what it cannot do without is not there."""
+        if self.begins is not None:
+            return self.begins(root)
+        return root if super().fits(root) else None
 
-def find_layouts(root: Path) -> list[str]:
-    """Returns the layouts that a folder, or a file, may be, the likeliest first."""
-    if root.is_file():
-        return ["manifest"] if root.suffix == ".jsonl" else []
-    found = [
-        ("manifest", (root / MANIFEST).is_file()),
-        ("ljspeech", (root / "metadata.csv").is_file() and (root / "wavs").is_dir()),
-        ("libritts", libritts_root(root) is not None),
-        ("vctk", vctk_root(root) is not None),
-        ("mls", mls_root(root) is not None),
-    ]
-    marked = [name for name, is_so in found if is_so]
-    if marked:
-        return marked
-    return ["folder"] if any(is_audio(path) for path in _files(root)) else []
+    def fits(self, root: Path) -> bool:
+        """Says whether a path looks like this layout."""
+        return self.top(root) is not None
 
 
 def _text(file: Path, problems: list[str]) -> str | None:
@@ -93,23 +80,22 @@ def _text(file: Path, problems: list[str]) -> str | None:
     return text or None
 
 
-def _manifest(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    file = root if root.is_file() else root / MANIFEST
+def _manifest(scan: Scan, top: Path) -> Iterator[SpeechFile]:
     seen: set[str] = set()
-    for number, line in enumerate(_lines(file, problems), 1):
+    for number, line in enumerate(_lines(top, scan.problems), 1):
         if not line.strip():
             continue
-        where = f"{file.name}, line {number}"
-        entry = _entry(line, where, problems)
+        where = f"{top.name}, line {number}"
+        entry = _entry(line, where, scan.problems)
         if entry is None:
             continue
-        audio = file.parent / entry["audio"]
+        audio = top.parent / entry["audio"]
         name = Path(entry["audio"]).with_suffix("").as_posix().lstrip("/")
         if name in seen:
-            problems.append(f"{where}: {entry['audio']} is listed twice.")
+            scan.problems.append(f"{where}: {entry['audio']} is listed twice.")
             continue
         if not audio.is_file():
-            problems.append(f"{where}: there is no file {audio}.")
+            scan.problems.append(f"{where}: there is no file {audio}.")
             continue
         seen.add(name)
         text = " ".join(entry["text"].split())
@@ -140,9 +126,9 @@ def _entry(line: str, where: str, problems: list[str]) -> dict[str, Any] | None:
     return entry
 
 
-def _ljspeech(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    by_id = {path.stem: path for path in sorted((root / "wavs").iterdir()) if is_audio(path)}
-    text = _lines(root / "metadata.csv", problems)
+def _ljspeech(scan: Scan, top: Path) -> Iterator[SpeechFile]:
+    by_id = {path.stem: path for path in sorted((top / "wavs").iterdir()) if is_audio(path)}
+    text = _lines(top / "metadata.csv", scan.problems)
     seen: set[str] = set()
     for number, line in enumerate(text, 1):
         columns = line.split("|")
@@ -151,104 +137,114 @@ def _ljspeech(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
         identifier = columns[0].strip()
         spoken = " ".join((columns[2:3] or columns[1:2] or [""])[0].split())
         if not spoken:
-            problems.append(f"metadata.csv, line {number}: expected 'id|text' or 'id|text|normalised text'.")
+            scan.problems.append(f"metadata.csv, line {number}: expected 'id|text' or 'id|text|normalised text'.")
         elif identifier in seen:
-            problems.append(f"metadata.csv, line {number}: {identifier} is listed twice.")
+            scan.problems.append(f"metadata.csv, line {number}: {identifier} is listed twice.")
         elif identifier not in by_id:
-            problems.append(f"metadata.csv, line {number}: there is no recording wavs/{identifier}.wav.")
+            scan.problems.append(f"metadata.csv, line {number}: there is no recording wavs/{identifier}.wav.")
         else:
             seen.add(identifier)
             yield SpeechFile(by_id[identifier], spoken, "LJ", "train", identifier)
     for identifier in by_id.keys() - {line.partition("|")[0].strip() for line in text}:
-        problems.append(f"{by_id[identifier]} is not listed in metadata.csv.")
+        scan.problems.append(f"{by_id[identifier]} is not listed in metadata.csv.")
 
 
-def _libritts(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    top = libritts_root(root) or root
-    subsets = [root.resolve()] if top == root.resolve().parent else sorted(top.iterdir())
+def _libritts(scan: Scan, top: Path) -> Iterator[SpeechFile]:
+    root = scan.root.resolve()
+    subsets = [root] if top == root.parent else sorted(top.iterdir())
     for subset in subsets:
         match = SUBSET.fullmatch(subset.name)
         if match is None or not subset.is_dir():
             continue
-        for audio in _recordings(subset, problems):
+        for audio in _recordings(subset, scan.problems):
             place = audio.relative_to(subset).parts
             if len(place) != 3:
-                problems.append(f"{audio} lies elsewhere than {subset.name}/SPEAKER/CHAPTER.")
+                scan.problems.append(f"{audio} lies elsewhere than {subset.name}/SPEAKER/CHAPTER.")
                 continue
-            text = _text(audio.with_suffix(".normalized.txt"), problems)
+            text = _text(audio.with_suffix(".normalized.txt"), scan.problems)
             if text is not None:
                 yield SpeechFile(audio, text, place[0], _SPLITS[match[1]], _name(audio, top))
 
 
-def _vctk(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    top = vctk_root(root) or root
+def _vctk(scan: Scan, top: Path) -> Iterator[SpeechFile]:
     heard: set[Path] = set()
-    for audio in _recordings(top / VCTK_AUDIO, problems):
+    for audio in _recordings(top / VCTK_AUDIO, scan.problems):
         match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / VCTK_AUDIO).parts
         if match is None or len(place) != 2:
-            problems.append(f"{audio} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.")
+            scan.problems.append(f"{audio} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.")
             continue
         # Both microphones heard the same.
         if match[2] == "2" or place[0] == _VCTK_WITHOUT_TEXTS:
             continue
         file = top / VCTK_TEXTS / place[0] / f"{match[1]}.txt"
         heard.add(file)
-        text = _text(file, problems)
+        text = _text(file, scan.problems)
         if text is not None:
             yield SpeechFile(audio, text, place[0], "train", _name(audio, top))
     for file in _files(top / VCTK_TEXTS):
         if file.suffix == ".txt" and file not in heard and file.parent.name != _VCTK_WITH_GAPS:
-            problems.append(f"{file} has no recording {VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
+            scan.problems.append(f"{file} has no recording {VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
 
 
-def _mls(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    top = mls_root(root) or root
-    parts = [root.resolve()] if top == root.resolve().parent else [top / part for part in MLS_PARTS]
+def _mls(scan: Scan, top: Path) -> Iterator[SpeechFile]:
+    root = scan.root.resolve()
+    parts = [root] if top == root.parent else [top / part for part in MLS_PARTS]
     for part in filter(is_mls_part, parts):
-        by_id = {path.stem: path for path in _recordings(part / "audio", problems)}
+        by_id = {path.stem: path for path in _recordings(part / "audio", scan.problems)}
         listed: set[str] = set()
-        for number, line in enumerate(_lines(part / "transcripts.txt", problems), 1):
+        for number, line in enumerate(_lines(part / "transcripts.txt", scan.problems), 1):
             identifier, _, text = line.partition("\t")
             where = f"{part.name}/transcripts.txt, line {number}"
             if not line.strip():
                 continue
             if not text.strip():
-                problems.append(f"{where}: expected an id, a tab and a text.")
+                scan.problems.append(f"{where}: expected an id, a tab and a text.")
             elif identifier in listed:
-                problems.append(f"{where}: {identifier} is listed twice.")
+                scan.problems.append(f"{where}: {identifier} is listed twice.")
             elif identifier not in by_id:
-                problems.append(f"{where}: there is no recording {identifier}.flac.")
+                scan.problems.append(f"{where}: there is no recording {identifier}.flac.")
             else:
                 audio, speaker = by_id[identifier], identifier.partition("_")[0]
                 yield SpeechFile(audio, " ".join(text.split()), speaker, _SPLITS[part.name], _name(audio, top))
             listed.add(identifier)
-        problems += [f"{by_id[name]} is not listed in transcripts.txt." for name in sorted(by_id.keys() - listed)]
+        scan.problems += [f"{by_id[name]} is not listed in transcripts.txt." for name in sorted(by_id.keys() - listed)]
 
 
-def _folder(root: Path, problems: list[str]) -> Iterator[SpeechFile]:
-    for audio in _recordings(root, problems):
-        folders = audio.relative_to(root).parts[:-1]
+def _folder(scan: Scan, top: Path) -> Iterator[SpeechFile]:
+    for audio in _recordings(top, scan.problems):
+        folders = audio.relative_to(top).parts[:-1]
         split = _SPLITS.get(folders[0].lower(), "train") if folders else "train"
         below = folders[1:] if folders and folders[0].lower() in _SPLITS else folders
-        text = _text(audio.with_suffix(".txt"), problems)
+        text = _text(audio.with_suffix(".txt"), scan.problems)
         if text is not None:
-            yield SpeechFile(audio, text, below[0] if below else _ONE_SPEAKER, split, _name(audio, root))
-    files = _files(root)
+            yield SpeechFile(audio, text, below[0] if below else _ONE_SPEAKER, split, _name(audio, top))
+    files = _files(top)
     spoken = {file.with_suffix("") for file in files if is_audio(file)}
     for file in files:
-        if file.suffix == ".txt" and file.with_suffix("") not in spoken and file.parent != root:
-            problems.append(f"{file} has no recording beside it.")
+        if file.suffix == ".txt" and file.with_suffix("") not in spoken and file.parent != top:
+            scan.problems.append(f"{file} has no recording beside it.")
 
 
-READERS: dict[str, Reader] = {
-    "manifest": _manifest,
-    "ljspeech": _ljspeech,
-    "libritts": _libritts,
-    "vctk": _vctk,
-    "mls": _mls,
-    "folder": _folder,
-}
-"""Layout -> its reader (folder, problems) -> utterances."""
+LAYOUTS = LayoutTable(
+    "lina",
+    {
+        "manifest": SpeechLayout(_manifest, begins=manifest_file),
+        "ljspeech": SpeechLayout(_ljspeech, begins=ljspeech_root),
+        "libritts": SpeechLayout(_libritts, begins=libritts_root),
+        "vctk": SpeechLayout(_vctk, begins=vctk_root),
+        "mls": SpeechLayout(_mls, begins=mls_root),
+        "folder": SpeechLayout(_folder, begins=lambda root: root if root.is_dir() else None),
+    },
+)
+"""Layout by name; "auto" stands for the one that fits."""
+
+
+def guess_layouts(root: Path) -> list[str]:
+    """Returns the layouts that a folder, or a manifest, may be; a plain folder of recordings only if no other fits."""
+    if root.is_file():
+        return ["manifest"] if root.suffix == ".jsonl" else []
+    marked = [name for name in LAYOUTS.guess(root) if name != "folder"]
+    return marked or (["folder"] if any(is_audio(path) for path in _files(root)) else [])
 
 
 def _lines(file: Path, problems: list[str]) -> list[str]:

@@ -6,12 +6,37 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["MLS_PARTS", "SUBSET", "VCTK_AUDIO", "VCTK_TEXTS", "is_mls_part", "libritts_root", "mls_root", "vctk_root"]
+__all__ = [
+    "MANIFEST",
+    "MLS_PARTS",
+    "SUBSET",
+    "VCTK_AUDIO",
+    "VCTK_TEXTS",
+    "is_mls_part",
+    "libritts_root",
+    "ljspeech_root",
+    "manifest_file",
+    "mls_root",
+    "vctk_root",
+]
+
+MANIFEST = "manifest.jsonl"
 
 SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 """Names of LibriTTS's subsets."""
 MLS_PARTS = ("train", "dev", "test")
 VCTK_AUDIO, VCTK_TEXTS = "wav48_silence_trimmed", "txt"
+
+
+def manifest_file(root: Path) -> Path | None:
+    """Returns the manifest: the file itself, or that in a folder."""
+    file = root if root.is_file() else root / MANIFEST
+    return file if file.is_file() else None
+
+
+def ljspeech_root(root: Path) -> Path | None:
+    """Returns the folder itself if it has LJSpeech's table and recordings."""
+    return root if (root / "metadata.csv").is_file() and (root / "wavs").is_dir() else None
 
 
 def libritts_root(root: Path) -> Path | None:
@@ -41,5 +66,7 @@ def is_mls_part(folder: Path) -> bool:
 
 def _first(root: Path, is_it: Callable[[Path], bool]) -> Path | None:
     """Returns the first of ``root`` and, if there is only one, the folder in it that is the one wanted."""
-    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [
+        path for path in (root.iterdir() if root.is_dir() else ()) if path.is_dir() and not path.name.startswith(".")
+    ]
     return next((folder for folder in (root, *(folders if len(folders) == 1 else ())) if is_it(folder)), None)

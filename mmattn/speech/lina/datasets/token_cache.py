@@ -28,7 +28,7 @@ from mmattn.errors import InputError, MediaError, describe
 from mmattn.media.audio import read_audio
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.codec.protocol import Codec
-from mmattn.speech.lina.datasets.layouts import SpeechFile
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.text.tokenizers import Tokenizer
 
 __all__ = ["TokenShards", "codec_fingerprint", "encode_recordings", "encode_texts", "text_fingerprint"]

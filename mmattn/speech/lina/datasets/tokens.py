@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmattn.speech.lina.codec.protocol import Codec
-from mmattn.speech.lina.datasets.layouts import SpeechFile
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.datasets.token_cache import encode_recordings, encode_texts
 from mmattn.speech.lina.text.tokenizers import Tokenizer
 

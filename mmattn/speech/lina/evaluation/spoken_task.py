@@ -16,7 +16,7 @@ import torch
 from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.speech.lina.data import LinaDataModule
-from mmattn.speech.lina.datasets.layouts import SpeechFile
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.evaluation.scores import spoken_words
 from mmattn.speech.lina.evaluation.spoken_test import find_held_out, run_spoken_test
 from mmattn.speech.lina.predictor import LinaPredictor

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, write_audio
 from mmattn.metrics.tables import write_json
-from mmattn.speech.lina.datasets.layouts import SpeechFile, find_utterances
+from mmattn.speech.lina.datasets.layouts import find_utterances
 from mmattn.speech.lina.datasets.recordings import Recording
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.evaluation.scores import (
     CloneSimilarity,
     Judged,

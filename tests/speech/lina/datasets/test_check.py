@@ -1,5 +1,6 @@
 """What a look at a speech dataset finds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
 from mmattn.speech.lina.datasets.check import check_dataset, check_folder
+from mmattn.speech.lina.datasets.layouts import LAYOUTS, find_utterances
+from mmattn.speech.lina.datasets.readers import SpeechLayout
+from mmattn.speech.lina.datasets.records import Scan, SpeechFile
 from tests.speech.lina.speech_folders import ljspeech, mls, plain_folder, record, say, vctk
 
 
@@ -86,3 +90,18 @@ def test_nothing_to_train_on_and_many_problems(tmp_path: Path) -> None:
     assert report.problems[-1] == "There is no utterance to train on."
     assert len(report.problems) == 46
     assert report.lines()[-2:] == ["  and 6 more", "46 problems"]
+
+
+def test_a_layout_is_one_function_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said_in_names(scan: Scan, top: Path) -> Iterator[SpeechFile]:
+        for file in sorted((top / "said").glob("*.wav")):
+            yield SpeechFile(file, file.stem.replace("_", " "), "anna", "train", file.stem)
+
+    monkeypatch.setitem(LAYOUTS, "said", SpeechLayout(said_in_names, ("said/*.wav",)))
+    record(tmp_path / "said" / "hello_number_one.wav")
+    assert [item.text for item in find_utterances(tmp_path, "said")] == ["hello number one"]
+    is_fine, lines = check_dataset(tmp_path)
+    assert is_fine
+    assert lines[:2] == [f"{tmp_path} as said", "  1 utterance, 1 speaker, 0.00 hours"]
+    with pytest.raises(InputError, match="is not in the layout said"):
+        find_utterances(tmp_path / "said", "said")

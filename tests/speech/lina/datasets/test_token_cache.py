@@ -10,7 +10,8 @@ from torch import Tensor
 from mmattn.errors import InputError, MediaError
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.datasets import token_cache
-from mmattn.speech.lina.datasets.layouts import SpeechFile, find_utterances
+from mmattn.speech.lina.datasets.layouts import find_utterances
+from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.datasets.token_cache import (
     TokenShards,
     codec_fingerprint,
