@@ -50,7 +50,7 @@ def infer(request: InferRequest) -> int:
         return 0
     predictor = _load(request, replace(options, voice=None))
     if not is_alone:
-        _check_speaking(predictor, request.seed)
+        predictor.check_speaking(request.seed)
     clone_voice(predictor, plan)
     return 0 if is_alone else _speak(replace(request, options=spoken))
 
@@ -106,7 +106,7 @@ def _speak(request: InferRequest) -> int:
 
     def make_predictor(items: Sequence[InputItem]) -> _Reader:
         predictor = _load(request, request.options)
-        _check_speaking(predictor, request.seed)
+        predictor.check_speaking(request.seed)
         _spare_threads(predictor)
         return _Reader(predictor, request.seed)
 
@@ -129,11 +129,6 @@ def _speak(request: InferRequest) -> int:
         # After the line that counts them as done.
         print(f"{failing} of {len(records)} spoken with problems: see index.html", file=sys.stderr)
     return code
-
-
-def _check_speaking(predictor: LinaPredictor, seed: int) -> None:
-    """Tells of a voice, prompt or seed that cannot be used before anything is written."""
-    predictor.with_options(candidates=1).open_session(seed=seed).close()
 
 
 def _spare_threads(predictor: LinaPredictor) -> None:

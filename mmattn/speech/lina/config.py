@@ -68,7 +68,7 @@ class LinaConfig:
         codec: Name of the codec whose tokens the model was trained on.
         codec_options: Settings of that codec by name, plain JSON values.
         speaking: Sampling and length of sentences that suit the model, by the names of
-            :data:`.generation.choice.PUBLISHED`; what a run says goes first.
+            :data:`.generation.speaker.PUBLISHED`; what a run says goes first.
         default_voice: Which of the voices that lie beside the model speaks when none is asked for; None takes the
             first by name.
     """

@@ -22,18 +22,14 @@ from mmattn.kernels.sampling import SamplingOptions
 from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.datasets.recordings import Recording
-from mmattn.speech.lina.generation.beginnings import Beginnings
-from mmattn.speech.lina.generation.narration import Narrator, narrate
+from mmattn.speech.lina.generation.attempts import PlannedText, speak_texts
 from mmattn.speech.lina.generation.session import LinaSession
 from mmattn.speech.lina.generation.speaker import Speaker
-from mmattn.speech.lina.items import LinaItem, VoiceChoice, as_items, checked_seed
-from mmattn.speech.lina.judges.watchdog import Watchdog
-from mmattn.speech.lina.results import LinaResult
-from mmattn.speech.lina.text.planning import TextPlanner
+from mmattn.speech.lina.results import LinaItem, LinaResult, VoiceChoice, as_items, checked_seed
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.text.tokens import Tokenizer
 from mmattn.speech.lina.voices.cloning import Report, check_consent, clone_voice, read_utterances
-from mmattn.speech.lina.voices.files import Voice, find_voices, fingerprint
+from mmattn.speech.lina.voices.files import Voice, find_voices, fingerprint, load_voice, locate_voice
 from mmattn.speech.lina.voices.tuning import TuningOptions
 from mmattn.speech.lina.weights.codecs import check_finite, fitting_codec
 from mmattn.speech.lina.weights.store import StoredLina, load_lina
@@ -70,7 +66,7 @@ class LinaPredictor:
         options: LinaInferOptions | None = None,
         name: str = "lina",
     ) -> None:
-        self.options = options or LinaInferOptions()
+        options = options or LinaInferOptions()
         self.config, self.tokenizer, self.device, self.name = stored.config, tokenizer, device, name
         # A file of pieces may have fewer than the model has room for; the tables belong to the code.
         is_table = self.config.tokenizer != "bpe"
@@ -85,13 +81,11 @@ class LinaPredictor:
         self.voices = find_voices(stored.folder)
         self.model = stored.build().to(device)
         check_finite(self.model, "The checkpoint")
-        self.model.pack(self.options.precision)
+        self.model.pack(options.precision)
         if isinstance(codec, nn.Module):
             codec.to(device)
         self.codec = codec
-        self.watchdog = Watchdog.of(self.options, self.config, self.frame_rate)
-        self._speaker = Speaker(self.model, self.watchdog, self.options)
-        self._beginnings = self._begin_by(self.options)
+        self._speaker = Speaker(self.model, codec, tokenizer, options)
 
     @classmethod
     def from_pretrained(
@@ -128,6 +122,11 @@ class LinaPredictor:
         return predictor
 
     @property
+    def options(self) -> LinaInferOptions:
+        """Choices of this run."""
+        return self._speaker.options
+
+    @property
     def default_voice(self) -> str | None:
         """Name of the voice that speaks if none is chosen; None if no voices ship with the model."""
         named = self.config.default_voice
@@ -136,12 +135,12 @@ class LinaPredictor:
     @property
     def sampling(self) -> SamplingOptions:
         """How tokens are drawn: by the options, else as the checkpoint says."""
-        return self._speaker.sampling
+        return self._speaker.choice.sampling
 
     @property
     def frame_rate(self) -> float:
         """Codec frames per second."""
-        return self.codec.sample_rate / self.codec.hop
+        return self._speaker.frame_rate
 
     def load_voice(self, voice: str | Path) -> Voice:
         """Returns a voice of this model.
@@ -153,7 +152,7 @@ class LinaPredictor:
             InputError: If it is neither.
             CheckpointError: If the file is damaged or was made for another model.
         """
-        return self._beginnings.load_voice(voice)
+        return load_voice(locate_voice(voice, self.voices), self.fingerprint)
 
     def with_options(self, **changes: Any) -> LinaPredictor:
         """Returns a predictor that shares model and codec and makes other choices.
@@ -170,11 +169,20 @@ class LinaPredictor:
             if getattr(options, name) != getattr(self.options, name):
                 raise InputError(f"{name} belongs to a loaded model and cannot be changed.", "Load another predictor.")
         other = copy.copy(self)
-        other.options = options
-        other.watchdog = Watchdog.of(other.options, self.config, self.frame_rate)
-        other._speaker = Speaker(self.model, other.watchdog, other.options)
-        other._beginnings = self._begin_by(options)
+        other._speaker = replace(self._speaker, options=options)
         return other
+
+    @torch.inference_mode()
+    def check_speaking(self, seed: int = 0) -> None:
+        """Tells of a voice, prompt or seed of the run that cannot be used, before anything is spoken.
+
+        Raises:
+            InputError: If the voice is unknown, or prompt or seed are none.
+            CheckpointError: If the voice is of another model.
+            MediaError: If the prompt cannot be read.
+        """
+        checked_seed(seed)
+        self._speaker.beginning(self._chosen(None))
 
     def predict(self, item: str | LinaItem) -> LinaResult:
         """Returns a text, spoken.
@@ -202,17 +210,19 @@ class LinaPredictor:
             CheckpointError: The same.
         """
         started = time.perf_counter()
-        given = as_items(items)
-        planners = [self._planner() for _ in given]
+        given, speaker = as_items(items), self._speaker
+        planners = [speaker.planner() for _ in given]
         plans = [
             planner.whole(item.text, f"The text of '{item.name}'" if item.name else "The text")
             for planner, item in zip(planners, given, strict=True)
         ]
-        begun = [self._beginnings.begin(item.voice) for item in given]
-        spoken = self._speaker.speak(plans, [beginning for beginning, _ in begun], [item.seed for item in given])
-        narrated = [narrate(Narrator.of(self.codec, self.options), sentences) for sentences in spoken]
+        texts = [
+            PlannedText(plan, speaker.beginning(self._chosen(item.voice)), item.seed)
+            for plan, item in zip(plans, given, strict=True)
+        ]
+        recorded = [speaker.record(sentences) for sentences in speak_texts(speaker, texts)]
         work = time.perf_counter() - started
-        total = sum(len(samples) for samples, _ in narrated)
+        total = sum(len(samples) for samples, _ in recorded)
         return [
             LinaResult(
                 samples=samples,
@@ -220,12 +230,14 @@ class LinaPredictor:
                 text=item.text,
                 sentences=sentences,
                 seed=item.seed,
+                voice=text.beginning.voice,
+                model=self.fingerprint,
                 work_seconds=work * len(samples) / total,
                 frame_rate=self.frame_rate,
                 skipped=tuple(planner.skipped),
-                **self._facts(voice),
+                format=self.options.format,
             )
-            for item, planner, (_, voice), (samples, sentences) in zip(given, planners, begun, narrated, strict=True)
+            for item, planner, text, (samples, sentences) in zip(given, planners, texts, recorded, strict=True)
         ]
 
     @torch.inference_mode()
@@ -247,16 +259,8 @@ class LinaPredictor:
                 "Leave candidates at 1 to stream.",
             )
         seed = checked_seed(seed)
-        beginning, name = self._beginnings.begin(voice)
-        return LinaSession(
-            self._speaker,
-            Narrator.of(self.codec, self.options),
-            self._planner(),
-            beginning,
-            seed=seed,
-            frame_rate=self.frame_rate,
-            facts=self._facts(name),
-        )
+        beginning = self._speaker.beginning(self._chosen(voice))
+        return LinaSession(self._speaker, beginning, seed=seed, model=self.fingerprint)
 
     def clone(
         self,
@@ -281,9 +285,8 @@ class LinaPredictor:
             MediaError: If a file cannot be read.
         """
         check_consent(consent)  # before anything is read
-        utterances = read_utterances(
-            recordings, self.codec, self.tokenizer, seconds_per_token=self.watchdog.seconds_per_token
-        )
+        usual = self._speaker.watchdog.seconds_per_token
+        utterances = read_utterances(recordings, self.codec, self.tokenizer, seconds_per_token=usual)
         return clone_voice(
             self.model,
             utterances,
@@ -294,22 +297,30 @@ class LinaPredictor:
             report=report,
         )
 
-    def _begin_by(self, options: LinaInferOptions) -> Beginnings:
-        return Beginnings(
-            self.model,
-            self.codec,
-            self.tokenizer,
-            voices=self.voices,
-            default=self.default_voice,
-            fingerprint=self.fingerprint,
-            options=options,
-        )
+    def _chosen(self, choice: VoiceChoice | None) -> Voice | None:
+        """Returns who speaks: the choice, else the run's, else the default one where nothing is continued, else none.
 
-    def _planner(self) -> TextPlanner:
-        return TextPlanner(self.tokenizer, self._speaker.max_characters)
-
-    def _facts(self, voice: str) -> dict[str, Any]:
-        return {"voice": voice, "model": self.fingerprint, "format": self.options.format}
+        Raises:
+            InputError: If the voice is unknown or of another type.
+            CheckpointError: If it is of another model.
+        """
+        if not isinstance(choice, str | Path | Voice | None):
+            raise InputError(
+                f"The voice is {choice!r:.60}, a {type(choice).__name__}.",
+                "Expected a name, the path of a file, or a Voice.",
+            )
+        chosen = choice if choice is not None else self.options.voice
+        if chosen is None and self.options.prompt is None:
+            chosen = self.default_voice
+        if chosen is None:
+            return None
+        voice = chosen if isinstance(chosen, Voice) else self.load_voice(chosen)
+        if voice.model != self.fingerprint:
+            raise CheckpointError(
+                f"Voice '{voice.name}' was made for model {voice.model or 'unknown'}; this is {self.fingerprint}.",
+                "Clone the voice with this model.",
+            )
+        return voice
 
 
 def _overridden(options: LinaInferOptions, overrides: Mapping[str, Any]) -> LinaInferOptions:

@@ -116,6 +116,41 @@ def test_a_recording_can_be_continued(folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(result.samples, load(folder).predict("And more.").samples)
 
 
+def test_the_chosen_voice_goes_before_the_runs_a_recording_and_the_usual_one(folder: Path, tmp_path: Path) -> None:
+    def chosen(choice: str | None = None, **options: Any) -> str | None:
+        voice = load(folder, **options)._chosen(choice)
+        return None if voice is None else voice.name
+
+    prompt = {"prompt": str(tmp_path / "ref.wav"), "prompt_text": "hello there"}
+    assert chosen() == "awb"
+    assert chosen(voice="slt") == "slt"
+    assert chosen("awb", voice="slt") == "awb"
+    assert chosen(**prompt) is None
+    assert chosen("slt", **prompt) == "slt"
+    assert load(save(tmp_path / "without"))._chosen(None) is None
+
+
+def test_a_voice_must_be_one_of_this_model(folder: Path, tmp_path: Path) -> None:
+    predictor = load(folder)
+    other = load(save(tmp_path / "other", stored(seed=5), voices=["slt"]))
+    with pytest.raises(CheckpointError):
+        predictor.predict(LinaItem("Hello.", other.voices["slt"]))
+    with pytest.raises(CheckpointError, match="was made for model"):
+        predictor.predict(LinaItem("Hello.", other.load_voice("slt")))
+    with pytest.raises(InputError, match="no voice 'carl'"):
+        predictor.predict(LinaItem("Hello.", "carl"))
+
+
+def test_what_a_run_cannot_speak_with_is_told_before(folder: Path, tmp_path: Path) -> None:
+    load(folder, candidates=3).check_speaking(seed=2)
+    with pytest.raises(InputError, match="seed is -1"):
+        load(folder).check_speaking(seed=-1)
+    write_audio(tmp_path / "ref.wav", hum(0.3), RATE)
+    predictor = load(folder, prompt=str(tmp_path / "ref.wav"), prompt_text="hello there")
+    with pytest.raises(InputError, match="too little to go on from"):
+        predictor.check_speaking()
+
+
 def test_half_a_prompt_is_an_error(folder: Path) -> None:
     with pytest.raises(InputError, match="prompt is given without prompt_text"):
         load(folder, prompt="x.wav")

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmattn.errors import MediaError
+from mmattn.errors import InputError, MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, audio_seconds, read_audio, read_comment
 from mmattn.speech.lina import results
 from mmattn.speech.lina.judges.alignment import alignment_report
-from mmattn.speech.lina.results import LinaResult, LinaSentence
+from mmattn.speech.lina.results import LinaItem, LinaResult, LinaSentence, as_items, checked_seed
 
 RATE, FRAMES = 8000, 50.0
 
@@ -124,3 +124,30 @@ def test_the_picture_shows_the_sentences_one_after_the_other(monkeypatch: pytest
     assert len(seen["symbols"]) == 6 * 7
     result(sentence(seconds=20.0)).plot()
     assert seen["samples"] == 20 * RATE
+
+
+def test_texts_and_items_go_together():
+    given = as_items(["Hello.", LinaItem("Bye.", "anna", np.int64(3), "last")])
+    assert given == [LinaItem("Hello."), LinaItem("Bye.", "anna", 3, "last")]
+    assert type(given[1].seed) is int
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("Hi", "expected a list of texts"),
+        (5, "expected a list of texts"),
+        (["Hi", None], "The item is None"),
+        ([LinaItem(7, name="x")], "The text of 'x' is 7"),  # type: ignore[arg-type]
+        ([LinaItem("Hi", seed=-1)], "The seed is -1, expected 0 or more"),
+    ],
+)
+def test_what_is_no_text_is_named(items: Any, message: str):
+    with pytest.raises(InputError, match=message):
+        as_items(items)
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "a", None])
+def test_a_seed_is_a_whole_number(seed: Any):
+    with pytest.raises(InputError, match="expected a whole number"):
+        checked_seed(seed)

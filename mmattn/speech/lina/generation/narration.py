@@ -10,8 +10,6 @@ Shapes: Q codebooks, n frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,11 +18,9 @@ from torch import Tensor
 from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.codec.stream import StreamingDecoder, Window, default_window
 from mmattn.speech.lina.config import LinaInferOptions
-from mmattn.speech.lina.generation.speaker import SpokenSentence
-from mmattn.speech.lina.results import LinaSentence
 from mmattn.speech.lina.text.sentences import Break
 
-__all__ = ["Leveller", "Narrator", "narrate"]
+__all__ = ["Leveller", "Narrator"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -39,36 +35,25 @@ class Narrator:
 
     Args:
         codec: In evaluation mode.
-        pauses: Seconds of silence for what lies between two sentences.
-        even_loudness: Bring every sentence near the loudness of those before.
+        options: Of the run: its pauses, and whether every sentence is brought near the loudness of those before.
     """
 
-    def __init__(self, codec: Codec, pauses: Mapping[Break, float], *, even_loudness: bool = True) -> None:
-        self._codec, self._pauses = codec, pauses
-        self._window = default_window(codec)
-        if codec.context is not None:
-            step = max(1, round(_FIRST_SECONDS * codec.sample_rate / codec.hop))
-            self._window = Window(codec.context, step, codec.context)
-        self._leveller = Leveller(codec.sample_rate) if even_loudness else None
-        self._decoder: StreamingDecoder | None = None
-        self._waiting: Tensor | None = None  # (1, Q, n) not decoded because the window is not full
-        self._held = 0  # frames that the decoder has and that belong to windows to come
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the recording, Hz."""
-        return self._codec.sample_rate
-
-    @classmethod
-    def of(cls, codec: Codec, options: LinaInferOptions) -> Narrator:
-        """Returns the one of a run."""
-        pauses: dict[Break, float] = {
+    def __init__(self, codec: Codec, options: LinaInferOptions) -> None:
+        self._codec = codec
+        self._pauses: dict[Break, float] = {
             "start": 0.0,
             "part": options.part_pause,
             "sentence": options.sentence_pause,
             "paragraph": options.paragraph_pause,
         }
-        return cls(codec, pauses, even_loudness=options.even_loudness)
+        self._window = default_window(codec)
+        if codec.context is not None:
+            step = max(1, round(_FIRST_SECONDS * codec.sample_rate / codec.hop))
+            self._window = Window(codec.context, step, codec.context)
+        self._leveller = Leveller(codec.sample_rate) if options.even_loudness else None
+        self._decoder: StreamingDecoder | None = None
+        self._waiting: Tensor | None = None  # (1, Q, n) not decoded because the window is not full
+        self._held = 0  # frames that the decoder has and that belong to windows to come
 
     def begin(self, after: Break) -> FloatArray:
         """Begins a sentence and returns the pause before it.
@@ -132,25 +117,6 @@ class Narrator:
 
     def _level(self, samples: FloatArray) -> FloatArray:
         return samples if self._leveller is None else self._leveller.push(samples)
-
-
-def narrate(narrator: Narrator, spoken: Sequence[SpokenSentence]) -> tuple[FloatArray, tuple[LinaSentence, ...]]:
-    """Returns the samples of some sentences, and what a result tells about each.
-
-    Args:
-        narrator: A new one.
-        spoken: In order, at least one.
-    """
-    pieces, sentences, place = [], [], 0
-    for sentence in spoken:
-        pause = narrator.begin(sentence.plan.after)
-        sound = np.concatenate([narrator.push(sentence.codes), narrator.end(is_cut=not sentence.finished)])
-        start = place + len(pause)
-        place = start + len(sound)
-        pieces += [pause, sound]
-        rate = narrator.sample_rate
-        sentences.append(sentence.describe(start=start / rate, seconds=len(sound) / rate))
-    return np.concatenate(pieces), tuple(sentences)
 
 
 class Leveller:

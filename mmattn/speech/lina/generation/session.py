@@ -13,19 +13,18 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.generation.narration import Narrator
 from mmattn.speech.lina.generation.speaker import Beginning, Speaker
 from mmattn.speech.lina.generation.steps import Generation
 from mmattn.speech.lina.results import LinaResult, LinaSentence
 from mmattn.speech.lina.text.normalise import check_text
-from mmattn.speech.lina.text.planning import PlannedSentence, TextPlanner
+from mmattn.speech.lina.text.planning import PlannedSentence
 
 __all__ = ["AudioChunk", "LinaSession"]
 
@@ -53,14 +52,12 @@ class _Ongoing:
     Attributes:
         plan: What is to be said.
         generation: Of its codes.
-        limit: Frames at which it is cut.
         sent: Frames that were decoded.
         start: Samples before it.
     """
 
     plan: PlannedSentence
     generation: Generation
-    limit: int
     sent: int
     start: int
 
@@ -69,13 +66,10 @@ class LinaSession:
     """See the module; made by :meth:`.predictor.LinaPredictor.open_session`.
 
     Args:
-        speaker: Makes codes.
-        narrator: Makes sound of them.
-        planner: Makes sentences of the text.
+        speaker: Speaks.
         beginning: What the first sentence is spoken from.
         seed: Of the random numbers.
-        frame_rate: Codec frames per second.
-        facts: Further fields of the result: voice, model and format.
+        model: Fingerprint of the weights.
 
     Attributes:
         sentences: Those that have been spoken.
@@ -83,23 +77,13 @@ class LinaSession:
         planned_tokens: Text tokens of all complete sentences so far, spoken or not; the work grows with them.
     """
 
-    def __init__(
-        self,
-        speaker: Speaker,
-        narrator: Narrator,
-        planner: TextPlanner,
-        beginning: Beginning,
-        *,
-        seed: int,
-        frame_rate: float,
-        facts: dict[str, Any],
-    ) -> None:
+    def __init__(self, speaker: Speaker, beginning: Beginning, *, seed: int, model: str) -> None:
         self.sentences: list[LinaSentence] = []
         self.first_audio_seconds: float | None = None
         self.planned_tokens = 0
-        self._speaker, self._narrator, self._planner, self._seed = speaker, narrator, planner, seed
+        self._speaker, self._narrator, self._planner = speaker, speaker.narrator(), speaker.planner()
         self._beginning = self._next_beginning = beginning
-        self._frame_rate, self._sample_rate, self._facts = frame_rate, narrator.sample_rate, facts
+        self._seed, self._model, self._sample_rate = seed, model, speaker.codec.sample_rate
         self._queue: deque[PlannedSentence] = deque()
         self._ongoing: _Ongoing | None = None
         self._texts: list[str] = []
@@ -165,10 +149,12 @@ class LinaSession:
             text="".join(self._texts),
             sentences=tuple(self.sentences),
             seed=self._seed,
+            voice=self._beginning.voice,
+            model=self._model,
             work_seconds=self._work_seconds,
-            frame_rate=self._frame_rate,
+            frame_rate=self._speaker.frame_rate,
             skipped=tuple(self.skipped),
-            **self._facts,
+            format=self._speaker.options.format,
         )
 
     def _chunks(self, called: float, sentences: list[PlannedSentence]) -> Iterator[AudioChunk]:
@@ -207,16 +193,16 @@ class LinaSession:
 
     def _begin(self, plan: PlannedSentence) -> FloatArray:
         """Begins a sentence and returns the pause before it."""
-        generation, limit = self._speaker.begin(plan, self._next_beginning, self._seed)
+        generation = self._speaker.attempt(plan, self._next_beginning, self._seed)
         pause = self._narrator.begin(plan.after)
-        self._ongoing = _Ongoing(plan, generation, limit, 0, self._samples + len(pause))
+        self._ongoing = _Ongoing(plan, generation, 0, self._samples + len(pause))
         return pause
 
     def _step(self, ongoing: _Ongoing) -> FloatArray:
         """Takes one step of the sentence and returns the samples that are final by it."""
         generation = ongoing.generation
         generation.step()
-        codes = generation.codes(0, ongoing.sent)[:, : ongoing.limit - ongoing.sent]
+        codes = generation.codes(0, ongoing.sent)[:, : self._speaker.limit(ongoing.plan) - ongoing.sent]
         ongoing.sent += codes.shape[1]
         samples = self._narrator.push(codes)
         return np.concatenate([samples, self._end(ongoing, len(samples))]) if generation.done else samples

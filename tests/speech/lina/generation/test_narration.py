@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -6,11 +7,12 @@ import torch
 
 from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.codec.stream import decode_windowed
+from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.generation.narration import Leveller, Narrator
-from mmattn.speech.lina.text.sentences import Break
 from tests.speech.lina.codec.tiny import codes_of, embedded, wavtokenizer
 
-PAUSES: dict[Break, float] = {"start": 0.0, "part": 0.05, "sentence": 0.1, "paragraph": 0.3}
+OPTIONS = LinaInferOptions(part_pause=0.05, sentence_pause=0.1, paragraph_pause=0.3)
+UNEVEN = replace(OPTIONS, even_loudness=False)
 
 
 @torch.inference_mode()
@@ -18,7 +20,7 @@ def narrate(
     codec: Codec, sentences: list[torch.Tensor], portions: list[int] | None = None, *, even: bool = True
 ) -> tuple[np.ndarray, list[int]]:
     """Returns the recording and the lengths of its pieces."""
-    narrator, pieces = Narrator(codec, PAUSES, even_loudness=even), []
+    narrator, pieces = Narrator(codec, OPTIONS if even else UNEVEN), []
     for place, codes in enumerate(sentences):
         pieces.append(narrator.begin("sentence" if place else "start"))
         sizes = portions or [codes.shape[1]]
@@ -66,7 +68,7 @@ def test_a_cut_sentence_fades_out() -> None:
     with torch.inference_mode():
         ends = []
         for is_cut in (False, True):
-            narrator = Narrator(codec, PAUSES, even_loudness=False)
+            narrator = Narrator(codec, UNEVEN)
             narrator.begin("start")
             narrator.push(codes_of(codec, 3)[0])
             ends.append(narrator.end(is_cut=is_cut))
@@ -75,7 +77,7 @@ def test_a_cut_sentence_fades_out() -> None:
 
 
 def test_pushing_before_a_sentence_has_begun_is_an_error() -> None:
-    narrator = Narrator(embedded(), PAUSES)
+    narrator = Narrator(embedded(), OPTIONS)
     with pytest.raises(ValueError, match="call begin first"):
         narrator.push(codes_of(embedded(), 3)[0])
     with pytest.raises(ValueError, match="call begin and push first"):
