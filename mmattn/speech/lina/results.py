@@ -20,8 +20,7 @@ from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, write_audio
 from mmattn.media.files import atomic_path
 from mmattn.media.image import write_png
-from mmattn.speech.lina.judges.alignment import AlignmentReport
-from mmattn.speech.lina.judges.watchdog import WORD_SECONDS
+from mmattn.speech.lina.judges.watchdog import WORD_SECONDS, AlignmentReport
 from mmattn.speech.lina.text.normalise import check_text
 from mmattn.speech.lina.voices.files import Voice
 

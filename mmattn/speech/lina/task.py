@@ -4,7 +4,7 @@ Source: arXiv 2410.23320 and the public code theodorblackbird/lina-speech: the c
 cosine after a warm-up, gradients clipped to a norm of 1 (``trainer.gradient_clip_val``). A small model on little data
 needs more, all of it optional: guided attention that fades out (:mod:`.losses`), frames of the input hidden
 from the model so that it reads the text (arXiv 2301.02111 has its first codebook only; here whole frames), an initial
-state for every training voice (:mod:`.voices.table`), and forget gates that remember at first.
+state for every training voice (:mod:`.voices.state`), and forget gates that remember at first.
 
 A validation speaks a few of its sentences, logs how many end by themselves and how long they are beside the recordings,
 and writes a checkpoint folder ``step_N`` into the run folder that ``mmattn infer lina --checkpoint`` reads. A test
@@ -38,7 +38,7 @@ from mmattn.speech.lina.network.delay import START
 from mmattn.speech.lina.training.codec_task import learning_rate_factor
 from mmattn.speech.lina.training.fit import check_fits, described
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
-from mmattn.speech.lina.voices.table import VoiceTable
+from mmattn.speech.lina.voices.state import VoiceTable
 from mmattn.speech.lina.weights.codecs import load_codec
 from mmattn.speech.lina.weights.store import StoredLina, load_lina, save_lina
 

@@ -8,7 +8,7 @@ import pytest
 from mmattn.errors import InputError, MediaError
 from mmattn.media.audio import SYNTHETIC_SPEECH, audio_seconds, read_audio, read_comment
 from mmattn.speech.lina import results
-from mmattn.speech.lina.judges.alignment import alignment_report
+from mmattn.speech.lina.judges.watchdog import alignment_report
 from mmattn.speech.lina.results import LinaItem, LinaResult, LinaSentence, as_items, checked_seed
 
 RATE, FRAMES = 8000, 50.0

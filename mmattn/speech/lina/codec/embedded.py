@@ -19,8 +19,7 @@ from torch.nn import functional
 
 from mmattn.layers.quantise import ResidualVQ
 from mmattn.speech.lina.codec.protocol import check_codes, check_wave
-from mmattn.speech.lina.codec.spectra import LogSpectrum
-from mmattn.speech.lina.codec.vocoder import ConvNeXtBlock, SpectrumHead
+from mmattn.speech.lina.codec.spectra import ConvNeXtBlock, LogSpectrum, SpectrumHead
 
 __all__ = ["EmbeddedCodec", "EmbeddedCodecConfig"]
 

@@ -6,7 +6,7 @@ conditioned on a bandwidth by choosing rows of scales and shifts; Lina always ta
 :mod:`.weights.wavtokenizer` puts that row into plain LayerNorms.
 
 The attention and the group norms see the whole utterance: batches must be of equal lengths, and memory grows with the
-square of the length. It was trained on 3 s; decode more than about 30 s in windows (:mod:`.stream`).
+square of the length. It was trained on 3 s; decode more than about 30 s in windows (:mod:`.protocol`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 from mmattn.kernels import attention
 from mmattn.speech.lina.codec.protocol import check_codes, check_wave
 from mmattn.speech.lina.codec.seanet import SEANetEncoder
-from mmattn.speech.lina.codec.vocoder import ConvNeXtBlock, SpectrumHead
+from mmattn.speech.lina.codec.spectra import ConvNeXtBlock, SpectrumHead
 
 __all__ = ["WavTokenizer", "WavTokenizerConfig"]
 

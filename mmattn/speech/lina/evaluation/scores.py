@@ -21,11 +21,11 @@ from mmattn.errors import InputError, MissingExtraError
 from mmattn.metrics.error_rate import ErrorCounts, count_errors, find_heard
 from mmattn.metrics.tables import markdown
 from mmattn.speech.lina.evaluation.table import SpeechScores, SpeechSummary, UtteranceScore, WordRecall, format_table
-from mmattn.speech.lina.judges.alignment import AlignmentReport
 from mmattn.speech.lina.judges.judge import Wave
 from mmattn.speech.lina.judges.quality import QualityJudge
 from mmattn.speech.lina.judges.recogniser import Recogniser
 from mmattn.speech.lina.judges.speaker import Embedding, SpeakerJudge, similarity
+from mmattn.speech.lina.judges.watchdog import AlignmentReport
 from mmattn.speech.lina.synthetic.sentences import words_of
 from mmattn.speech.lina.text.normalise import normalise
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mmattn.metrics.error_rate import ErrorCounts
 from mmattn.metrics.tables import markdown
-from mmattn.speech.lina.judges.alignment import AlignmentReport
 from mmattn.speech.lina.judges.quality import Quality
+from mmattn.speech.lina.judges.watchdog import AlignmentReport
 
 __all__ = ["SpeechScores", "SpeechSummary", "UtteranceScore", "WordRecall", "format_table"]
 

@@ -15,7 +15,7 @@ import torch
 
 from mmattn.speech.lina.generation.speaker import Beginning, Speaker, SpokenSentence, draw_seed
 from mmattn.speech.lina.generation.steps import generate
-from mmattn.speech.lina.judges.alignment import best_candidates
+from mmattn.speech.lina.judges.watchdog import best_candidates
 from mmattn.speech.lina.text.planning import PlannedSentence
 
 __all__ = ["PlannedText", "speak_texts"]

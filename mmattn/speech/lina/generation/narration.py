@@ -15,8 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmattn.speech.lina.codec.protocol import Codec
-from mmattn.speech.lina.codec.stream import StreamingDecoder, Window, default_window
+from mmattn.speech.lina.codec.protocol import Codec, StreamingDecoder, Window, default_window
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.text.sentences import Break
 

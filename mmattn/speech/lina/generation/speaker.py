@@ -26,8 +26,7 @@ from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.datasets.recordings import LEAST_SECONDS, Recording
 from mmattn.speech.lina.generation.narration import Narrator
 from mmattn.speech.lina.generation.steps import Generation, GenerationOptions, Speech, SpeechRequest
-from mmattn.speech.lina.judges.alignment import AlignmentReport, alignment_report
-from mmattn.speech.lina.judges.watchdog import Watchdog
+from mmattn.speech.lina.judges.watchdog import AlignmentReport, Watchdog, alignment_report
 from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.network.decoder import DecoderState
 from mmattn.speech.lina.results import LinaSentence

@@ -1,9 +1,9 @@
 """Written English as it is spoken: words and the punctuation ``, . ? ! ; : -``, nothing else.
 
 What a small table says, in this order: typographic characters, web and mail addresses, abbreviations, Roman numerals
-(:mod:`.roman`), numbers (:mod:`.numbers`), symbols, acronyms, accents. Letters to be spelled out stand alone
-as capitals: "BBC" becomes "B B C". What cannot be spoken as English, such as emojis and other scripts, is dropped, and
-one warning names it.
+and numbers (:mod:`.numbers`), symbols, acronyms, accents. Letters to be spelled out stand alone as capitals: "BBC"
+becomes "B B C". What cannot be spoken as English, such as emojis and other scripts, is dropped, and one warning names
+it.
 """
 
 # ruff: noqa: RUF001 - the typographic characters are meant.
@@ -16,8 +16,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.text.numbers import MONTHS, speak_numbers
-from mmattn.speech.lina.text.roman import is_roman, read_roman_numerals
+from mmattn.speech.lina.text.numbers import MONTHS, is_roman, read_roman_numerals, speak_numbers
 
 __all__ = ["check_text", "normalise", "spoken_form", "warn_of_dropped"]
 

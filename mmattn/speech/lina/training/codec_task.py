@@ -23,7 +23,7 @@ from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.layers.codebooks import CodebookLearner
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec, EmbeddedCodecConfig
-from mmattn.speech.lina.codec.stream import decode_windowed
+from mmattn.speech.lina.codec.protocol import decode_windowed
 from mmattn.speech.lina.training.codec_losses import MultiResolutionLoss, log_mel_distance
 from mmattn.speech.lina.weights.codecs import load_codec, save_codec
 

@@ -20,7 +20,9 @@ WAVTOKENIZER = WavTokenizerConfig(
 )
 
 
+# Whichever test asks first, the weights serve with and without gradients.
 @cache
+@torch.inference_mode(False)
 def embedded(dtype: torch.dtype = torch.float32, config: EmbeddedCodecConfig = EMBEDDED) -> EmbeddedCodec:
     codec = randomized(EmbeddedCodec(config)).to(dtype).eval()
     # No magnitude at the limit, where distances mean little.
@@ -30,6 +32,7 @@ def embedded(dtype: torch.dtype = torch.float32, config: EmbeddedCodecConfig = E
 
 
 @cache
+@torch.inference_mode(False)
 def wavtokenizer() -> WavTokenizer:
     codec = randomized(WavTokenizer(WAVTOKENIZER))
     codec.head.out.weight.data *= 0.2

@@ -18,9 +18,9 @@ from mmattn.speech.lina.evaluation.scores import (
     similarity_table,
     spoken_words,
 )
-from mmattn.speech.lina.judges.alignment import AlignmentReport
 from mmattn.speech.lina.judges.recogniser import Recogniser
 from mmattn.speech.lina.judges.speaker import Embedding
+from mmattn.speech.lina.judges.watchdog import AlignmentReport
 
 pytest.importorskip("pocketsphinx")
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.speech.lina.codec.protocol import Codec
-from mmattn.speech.lina.codec.stream import decode_windowed
+from mmattn.speech.lina.codec.protocol import Codec, decode_windowed
 from mmattn.speech.lina.config import LinaInferOptions
 from mmattn.speech.lina.generation.narration import Leveller, Narrator
 from tests.speech.lina.codec.tiny import codes_of, embedded, wavtokenizer

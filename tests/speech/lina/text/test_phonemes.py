@@ -17,8 +17,13 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.speech.lina.text import phonemes
-from mmattn.speech.lina.text.gruut import Lexicon
-from mmattn.speech.lina.text.phonemes import ESPEAK_SYMBOLS, GRUUT_SYMBOLS, EspeakTokenizer, GruutTokenizer
+from mmattn.speech.lina.text.phonemes import (
+    ESPEAK_SYMBOLS,
+    GRUUT_SYMBOLS,
+    EspeakTokenizer,
+    GruutLexicon,
+    GruutTokenizer,
+)
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 
@@ -42,7 +47,7 @@ def test_the_tables_are_numbered_for_ever() -> None:
 
 
 def test_every_phone_of_the_lexicon_is_in_the_table(gruut: GruutTokenizer) -> None:
-    lexicon = Lexicon(_english() / "lexicon.db")
+    lexicon = GruutLexicon(_english() / "lexicon.db")
     phones = {phone for roles in lexicon.entries.values() for phones in roles.values() for phone in phones.split()}
     assert phones == set(GRUUT_SYMBOLS[7:])
 

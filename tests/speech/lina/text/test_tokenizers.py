@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmattn.errors import InputError, MissingExtraError
+from mmattn.speech.lina.text import phonemes
 from mmattn.speech.lina.text.tokenizers import CHARACTERS, build_tokenizer
 
 
@@ -49,7 +50,6 @@ def test_unknown_names_and_options_are_refused() -> None:
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, tokenizer: str, package: str, extra: str
 ) -> None:
-    from mmattn.speech.lina.text import gruut
 
     original: Any = builtins.__import__
 
@@ -63,6 +63,6 @@ def test_a_missing_package_is_named_with_its_extra(
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     monkeypatch.setattr(importlib, "import_module", refuse_module)
-    gruut.phonemizer.cache_clear()
+    phonemes.phonemizer.cache_clear()
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*mmattn\[{extra}\]"):
         build_tokenizer(tokenizer, {"file": "x"} if tokenizer == "bpe" else {}).encode("Room 5")

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mmattn.errors import CheckpointError, InputError
-from mmattn.speech.lina.voices.state import InitialState, blend
-from tests.speech.lina.tiny import tiny_model
+from mmattn.speech.lina.model import LinaModel
+from mmattn.speech.lina.voices.state import InitialState, VoiceTable, blend
+from tests.speech.lina.tiny import tiny_config, tiny_model
 
 
 def test_a_state_is_the_scaled_sum_of_products() -> None:
@@ -103,3 +104,27 @@ def test_tensors_that_are_no_voice_are_refused() -> None:
         InitialState({"layer0_k": torch.zeros(1)})
     with pytest.raises(InputError, match="rank is 0"):
         InitialState.draw(tiny_model().initial_state(1), rank=0)
+
+
+def test_a_row_of_the_table_is_the_voice_it_gives() -> None:
+    torch.manual_seed(0)
+    model = LinaModel(tiny_config()).eval()
+    table = VoiceTable(model.initial_state(1), 3, rank=2, spread=1.0)
+    state = table(model.initial_state(3), torch.tensor([2, -1, 0]))
+    for row, number in ((0, 2), (2, 0)):
+        alone = table.voice(number)(model.initial_state(1))
+        for ours, theirs in zip(state.layers, alone.layers, strict=True):
+            torch.testing.assert_close(ours[0][row], theirs[0][0])
+            assert float(ours[0][row].detach().abs().max()) > 0
+    assert all(float(layer[0][1].detach().abs().max()) == 0.0 for layer in state.layers)
+
+
+def test_gradients_reach_the_voices_that_spoke() -> None:
+    torch.manual_seed(0)
+    model = LinaModel(tiny_config())
+    table = VoiceTable(model.initial_state(1), 2)
+    state = table(model.initial_state(2), torch.tensor([1, -1]))
+    sum(layer[0].square().sum() for layer in state.layers).backward()
+    for parameter in table.values:
+        assert float(parameter.grad[1].abs().max()) > 0
+        assert float(parameter.grad[0].abs().max()) == 0
