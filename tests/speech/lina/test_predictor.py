@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +345,15 @@ def test_the_checkpoint_says_how_long_a_sentence_may_be(tmp_path: Path) -> None:
     assert len(load(save(tmp_path / "free"), max_seconds=0.1).predict(text).sentences) == 1
     with pytest.raises(InputError, match="max_characters is 10, expected a whole number of at least 20"):
         load(save(tmp_path / "wrong", stored(speaking={"max_characters": 10})))
+
+
+def test_a_model_with_its_own_codec_loads_no_other_one(folder: Path) -> None:
+    code = (
+        "import sys\nfrom mmattn.speech.lina.predictor import LinaPredictor\n"
+        f"LinaPredictor.from_pretrained({str(folder)!r}, device='cpu')\n"
+        "print(*(name for name in sys.modules if name.startswith('mmattn.speech.lina.codec.') or name == 'transformers'))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.removeprefix("mmattn.speech.lina.codec.") for name in result.stdout.split()}
+    assert "embedded" in loaded
+    assert not loaded & {"wavtokenizer", "seanet", "transformers"}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,11 @@ from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec, EmbeddedCodecConfig
 from mmattn.speech.lina.codec.encodec import load_encodec
 from mmattn.speech.lina.codec.protocol import Codec
-from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.weights.store import PREFIX, StoredLina
-from mmattn.speech.lina.weights.wavtokenizer import read_wavtokenizer
+
+if TYPE_CHECKING:
+    from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
 __all__ = ["build_codec", "check_finite", "describe_codec", "fitting_codec", "load_codec", "save_codec"]
 
@@ -39,7 +40,7 @@ _EMBEDDED_SIZES = ("num_mels", "num_bins", "dim", "hidden", "encoder_layers", "f
 _WAVTOKENIZER_SIZES = ("filters", "lstm_layers", "features", "codebook_size", "dim", "hidden", "num_layers")
 """Fields that are lengths of the weights or numbers of layers."""
 
-BuiltCodec = TypeVar("BuiltCodec", EmbeddedCodec, WavTokenizer)
+BuiltCodec = TypeVar("BuiltCodec", EmbeddedCodec, "WavTokenizer")
 
 
 def build_codec(name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codec:
@@ -63,6 +64,8 @@ def build_codec(name: str, options: Mapping[str, Any], tensors: Mapping[str, Ten
                 "This checkpoint speaks through WavTokenizer, whose weights it does not hold.",
                 "Download a .ckpt of novateur/WavTokenizer-medium-speech-75token and pass it as the codec.",
             )
+        from mmattn.speech.lina.weights.wavtokenizer import read_wavtokenizer
+
         return read_wavtokenizer(options["checkpoint"])
     try:
         if name == "embedded":
@@ -71,6 +74,8 @@ def build_codec(name: str, options: Mapping[str, Any], tensors: Mapping[str, Ten
             _check_sizes(sizes, _EMBEDDED_SIZES, tensors)
             return _filled(EmbeddedCodec(sizes), tensors)
         if name == "wavtokenizer":
+            from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
+
             check_types(WavTokenizerConfig, options)
             wide = WavTokenizerConfig.from_dict(dict(options))
             _check_sizes(wide, _WAVTOKENIZER_SIZES, tensors)
@@ -199,5 +204,7 @@ def _from_elsewhere(config: LinaConfig, source: str) -> Codec:
     if config.codec == "encodec":
         return load_encodec(**{**config.codec_options, "source": source})
     if Path(source).expanduser().is_file():
+        from mmattn.speech.lina.weights.wavtokenizer import read_wavtokenizer
+
         return read_wavtokenizer(Path(source).expanduser())
     return load_codec(source)
