@@ -218,7 +218,7 @@ def test_prose_in_parentheses_is_no_shape(text: str) -> None:
         ("def f(x):\n    raise ValueError(x)", {"ValueError"}),
         ("def f(x):\n    raise errors.InputError", {"InputError"}),
         ('def f(x):\n    """F.\n\n    Raises:\n        ValueError: always.\n    """\n    raise ValueError', set()),
-        ('def f():\n    """F.\n\n    Raises:\n        ValueError: or TypeError.\n    """\n    raise TypeError', {"TypeError"}),
+        ('def f():\n    """F.\n\n    Raises:\n        KeyError: or OSError.\n    """\n    raise OSError', {"OSError"}),
         ("def f(x):\n    try:\n        g()\n    except OSError as error:\n        raise\n    raise error", set()),
         ("def f(x):\n    def _check():\n        raise ValueError\n    return _check", set()),
     ],
