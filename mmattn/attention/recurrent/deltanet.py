@@ -14,24 +14,17 @@ __all__ = ["DeltaNet"]
 class DeltaNet(QkvMixer):
     """``S_t = S_{t-1} + k_t^T beta_t (v_t - k_t S_{t-1})``, ``o_t = q_t S_t / sqrt(K)``, RMS norm, projection.
 
-    q and k have unit length; ``beta = sigmoid(W x)`` per head. Time ``O(T K (V + C))`` per head in chunks of C.
+    q, k and v pass a SiLU, with or without convolution; q and k then have unit length. ``beta = sigmoid(W x)`` per
+    head. Time ``O(T K (V + C))`` per head in chunks of C.
+
+    Arguments that all such layers have are those of ``QkvMixer``.
 
     Args:
-        dim: width of the inputs.
-        num_heads: H.
         expand_k: total width of the keys over ``dim``.
         expand_v: total width of the values over ``dim``.
-        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens; without it they pass a
-            SiLU only.
-        conv_size: its kernel.
         use_gate: gate the output by ``swish(W x)``.
         allow_neg_eigval: beta in (0, 2) instead of (0, 1): the state transition may reflect (arXiv 2411.12537).
         norm_eps: of the RMS norm.
-        mode: of the kernel for more than one token.
-        chunk_size: of the kernel.
-
-    Raises:
-        ValueError: heads do not divide the widths.
 
     Example:
         >>> import torch
@@ -56,15 +49,9 @@ class DeltaNet(QkvMixer):
         chunk_size: int = 32,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads=num_heads,
-            key_dim=int(dim * expand_k),
-            value_dim=int(dim * expand_v),
-            use_short_conv=use_short_conv,
-            conv_size=conv_size,
-            mode=mode,
-            chunk_size=chunk_size,
-        )
+            dim, num_heads=num_heads, key_dim=int(dim * expand_k), value_dim=int(dim * expand_v),
+            use_short_conv=use_short_conv, conv_size=conv_size, mode=mode, chunk_size=chunk_size,
+        )  # fmt: skip
         self.beta_limit = 2.0 if allow_neg_eigval else 1.0
         self.b_proj = nn.Linear(dim, num_heads, bias=False)
         self.g_proj = nn.Linear(dim, self.value_dim, bias=False) if use_gate else None
@@ -75,16 +62,7 @@ class DeltaNet(QkvMixer):
     def forward(
         self, x: Tensor, state: MixerState | None = None, *, mask: Tensor | None = None
     ) -> tuple[Tensor, MixerState]:
-        """Returns the output ``(B, T, dim)`` and the state after the last token.
-
-        Args:
-            x: ``(B, T, dim)``.
-            state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
-
-        Raises:
-            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
-        """
+        """Returns the output ``(B, T, dim)`` of ``x (B, T, dim)`` and the next state, see ``QkvMixer``."""
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
         if not self.use_short_conv:

@@ -20,22 +20,15 @@ class GatedLinearAttention(QkvMixer):
     ``g = logsigmoid(W_2 W_1 x) / gate_logit_normalizer`` per key channel, ``W_1`` of rank ``gate_low_rank_dim``. The
     gates read x itself, also where q, k and v pass a short convolution. Time ``O(T K V)`` per head.
 
+    Arguments that all such layers have are those of ``QkvMixer``.
+
     Args:
-        dim: width of the inputs.
-        num_heads: H.
         expand_k: total width of the keys over ``dim``.
         expand_v: total width of the values over ``dim``.
-        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens.
-        conv_size: its kernel.
         gate_low_rank_dim: rank of the forget gate's projection.
         gate_logit_normalizer: divides the log-gates, 16 in the paper: memory lasts longer.
         clamp_min: lower limit of the log-gates.
         norm_eps: of the RMS norm.
-        mode: of the kernel for more than one token.
-        chunk_size: of the kernel.
-
-    Raises:
-        ValueError: heads do not divide the widths.
 
     Example:
         >>> import torch
@@ -62,15 +55,9 @@ class GatedLinearAttention(QkvMixer):
         chunk_size: int = 64,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads=num_heads,
-            key_dim=int(dim * expand_k),
-            value_dim=int(dim * expand_v),
-            use_short_conv=use_short_conv,
-            conv_size=conv_size,
-            mode=mode,
-            chunk_size=chunk_size,
-        )
+            dim, num_heads=num_heads, key_dim=int(dim * expand_k), value_dim=int(dim * expand_v),
+            use_short_conv=use_short_conv, conv_size=conv_size, mode=mode, chunk_size=chunk_size,
+        )  # fmt: skip
         self.gate_logit_normalizer, self.clamp_min = gate_logit_normalizer, clamp_min
         self.gk_proj = nn.Sequential(
             nn.Linear(dim, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, self.key_dim)
@@ -88,16 +75,9 @@ class GatedLinearAttention(QkvMixer):
         mask: Tensor | None = None,
         reset_mask: Tensor | None = None,
     ) -> tuple[Tensor, MixerState]:
-        """Returns the output ``(B, T, dim)`` and the state after the last token.
+        """Returns the output ``(B, T, dim)`` of ``x (B, T, dim)`` and the next state, see ``QkvMixer``.
 
-        Args:
-            x: ``(B, T, dim)``.
-            state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
-            reset_mask: bool ``(B, T)``, True where the past is forgotten before the token.
-
-        Raises:
-            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
+        ``reset_mask``, bool ``(B, T)``, is True where the past is forgotten before the token.
         """
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)

@@ -41,8 +41,9 @@ class QkvMixer(nn.Module):
     """Base of the layers: ``q, k, v = W x``, optionally each through a short convolution, split into heads.
 
     Layers map ``x (B, T, dim)`` and a ``MixerState``, None at the start of a stream, to outputs ``(B, T, dim)`` and the
-    state after the last token. Padding, where ``mask (B, T)`` is False, leaves the recurrent state as it is. Pad on the
-    left where the stream goes on: the convolutions remember the last columns, whatever they are.
+    state after the last token; the one given is not changed. Padding, where the bool ``mask (B, T)`` is False, leaves
+    the recurrent state as it is. Pad on the left where the stream goes on: the convolutions remember the last columns,
+    whatever they are.
 
     Args:
         dim: width of the inputs.
@@ -55,7 +56,8 @@ class QkvMixer(nn.Module):
         chunk_size: of the kernel.
 
     Raises:
-        ValueError: heads do not divide the widths.
+        ValueError: heads do not divide the widths; when called, x is not ``(B, T, dim)`` or the mask not bool
+            ``(B, T)``.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class QkvMixer(nn.Module):
     def _recur(
         self, kernel: Kernel, step: Kernel, tensors: tuple[Tensor, ...], state: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns output ``(B, H, T, V)`` and new state; see ``heads.recur``."""
+        """Returns output ``(B, H, T, V)`` and new state; see ``parts.recur``."""
         return recur(kernel, step, tensors, state, mode=self.mode, chunk_size=self.chunk_size, mask=mask)
 
     def _gated(self, norm: GatedHeadNorm, out: Tensor, gate: Tensor | None) -> Tensor:

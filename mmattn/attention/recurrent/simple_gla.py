@@ -16,20 +16,13 @@ class SimpleGatedLinearAttention(QkvMixer):
 
     ``g = logsigmoid(W x + b) / gate_logit_normalizer``, one number per head and token. Time ``O(T K V)`` per head.
 
+    Arguments that all such layers have are those of ``QkvMixer``.
+
     Args:
-        dim: width of the inputs.
-        num_heads: H.
         expand_k: total width of the keys over ``dim``.
         expand_v: total width of the values over ``dim``.
-        use_short_conv: whether q, k and v pass a causal convolution of ``conv_size`` tokens.
-        conv_size: its kernel.
         gate_logit_normalizer: divides the log-gates.
         norm_eps: of the RMS norm.
-        mode: of the kernel for more than one token.
-        chunk_size: of the kernel.
-
-    Raises:
-        ValueError: heads do not divide the widths.
 
     Example:
         >>> import torch
@@ -53,15 +46,9 @@ class SimpleGatedLinearAttention(QkvMixer):
         chunk_size: int = 64,
     ) -> None:
         super().__init__(
-            dim,
-            num_heads=num_heads,
-            key_dim=int(dim * expand_k),
-            value_dim=int(dim * expand_v),
-            use_short_conv=use_short_conv,
-            conv_size=conv_size,
-            mode=mode,
-            chunk_size=chunk_size,
-        )
+            dim, num_heads=num_heads, key_dim=int(dim * expand_k), value_dim=int(dim * expand_v),
+            use_short_conv=use_short_conv, conv_size=conv_size, mode=mode, chunk_size=chunk_size,
+        )  # fmt: skip
         self.gate_logit_normalizer = gate_logit_normalizer
         self.gk_proj = nn.Linear(dim, num_heads)
         self.g_proj = nn.Linear(dim, self.value_dim, bias=False)
@@ -72,16 +59,7 @@ class SimpleGatedLinearAttention(QkvMixer):
     def forward(
         self, x: Tensor, state: MixerState | None = None, *, mask: Tensor | None = None
     ) -> tuple[Tensor, MixerState]:
-        """Returns the output ``(B, T, dim)`` and the state after the last token.
-
-        Args:
-            x: ``(B, T, dim)``.
-            state: the state to go on from, not changed; None starts a stream.
-            mask: bool ``(B, T)``, False at padding, see ``QkvMixer``.
-
-        Raises:
-            ValueError: x is not ``(B, T, dim)`` or the mask not bool ``(B, T)``.
-        """
+        """Returns the output ``(B, T, dim)`` of ``x (B, T, dim)`` and the next state, see ``QkvMixer``."""
         x = self._prepare(x, mask)
         q, k, v, old = self._qkv(x, state)
         g = functional.logsigmoid(self.gk_proj(x)).transpose(1, 2) / self.gate_logit_normalizer

@@ -9,12 +9,17 @@ Modes:
     every state, ``O(T K V)``. ``chunk`` does matrix products inside chunks of C tokens and a short recurrence over
     chunks; no factor it forms can overflow, however strong the decay. Its memory beside inputs and outputs is that of
     about 1024 tokens at a time: the backward pass keeps one state per 1024 tokens and recomputes the others, and can
-    not be differentiated again. ``auto`` takes ``chunk`` for more than one token. ``*_step`` is one more token of a
-    stream, in ``O(K V)``; for speed it checks nothing.
+    not be differentiated again. ``auto`` takes ``chunk`` for more than one token.
+
+Steps:
+    ``*_step`` is one more token of a stream, in ``O(K V)``: it takes tensors without T and a state, which it does not
+    change, and returns the output ``(B, H, V)`` in the dtype of v and the new state, both differentiable. The dtype of
+    the state is the one of the arithmetic. For speed nothing is checked: a positive log-decay goes unnoticed.
 
 Options:
     scale: multiplies q, default ``1 / sqrt(K)``.
     initial_state: ``(B, H, K, V)``, or ``(N, H, K, V)`` with ``cu_seqlens``; it is not changed. Default zeros.
+    mode: ``auto``, ``naive`` or ``chunk``, see above.
     chunk_size: C, at least 1; it does not change the result.
     layout: ``bhtd``, or ``bthd`` for tensors and outputs ``(B, T, H, .)``.
     cu_seqlens: int ``(N + 1,)``, the borders, from 0 to T, of N sequences packed along T, which may be empty; B = 1.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.kernels.linear.delta_chunks import delta_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, Options, over_sequences
 
 __all__ = ["delta_rule", "delta_rule_step", "gated_delta_rule", "gated_delta_rule_step"]
 
@@ -33,24 +33,13 @@ def delta_rule(
 
     (arXiv 2406.06484, section 2.2.) The state answers ``k_t`` with ``k_t S_{t-1}``; a step of size beta moves this
     answer towards ``v_t``. Mode ``chunk`` solves one unit lower triangular system per chunk of C tokens (section 3.2):
-    time ``O(T (C (K + V) + K V))`` per head. Options, results and memory are those of the family,
-    ``mmattn.kernels.linear``.
+    time ``O(T (C (K + V) + K V))`` per head. Options, results and memory: ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
         k: keys ``(B, H, T, K)``, of unit length, or else the recurrence may diverge.
         v: values ``(B, H, T, V)``.
         beta: step sizes ``(B, H, T)``, in (0, 1), or (0, 2) to let the state reflect.
-        scale: multiplies q, default ``1 / sqrt(K)``.
-        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
-        mode: ``auto``, ``naive`` or ``chunk``.
-        chunk_size: C.
-        layout: ``bhtd`` or ``bthd``.
-        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
-        mask: bool ``(B, T)``, False at padding.
-
-    Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit; the message says what was given and expected.
@@ -61,18 +50,10 @@ def delta_rule(
         >>> out.flatten().tolist(), state.item()
         ([4.0, 6.0, 7.0], 7.0)
     """
-    check_options(mode, layout, chunk_size=chunk_size)
-    return over_sequences(
-        {"q": q, "k": k, "v": v, "beta": beta},
-        naive=_naive,
-        chunks=partial(delta_chunks, chunk_size=chunk_size),
-        scale=scale,
-        initial_state=initial_state,
-        mode=mode,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+    options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
+    options.check(chunk_size=chunk_size)
+    chunks = partial(delta_chunks, chunk_size=chunk_size)
+    return over_sequences({"q": q, "k": k, "v": v, "beta": beta}, options, naive=_naive, chunks=chunks)
 
 
 def gated_delta_rule(
@@ -96,21 +77,8 @@ def gated_delta_rule(
     Costs are those of ``delta_rule``.
 
     Args:
-        q: see ``delta_rule``.
-        k: see ``delta_rule``.
-        v: see ``delta_rule``.
+        q: as in ``delta_rule``, as are k, v and beta.
         g: logarithms of the decays ``(B, H, T)``, <= 0.
-        beta: see ``delta_rule``.
-        scale: see ``delta_rule``.
-        initial_state: see ``delta_rule``.
-        mode: see ``delta_rule``.
-        chunk_size: see ``delta_rule``.
-        layout: see ``delta_rule``.
-        cu_seqlens: see ``delta_rule``.
-        mask: see ``delta_rule``.
-
-    Returns:
-        See ``delta_rule``; differentiable with respect to g too.
 
     Raises:
         ValueError: shapes or options do not fit, or a gate is positive; the message says what was given and expected.
@@ -122,35 +90,28 @@ def gated_delta_rule(
         >>> out.flatten().tolist(), state.item()
         ([4.0, 5.0], 5.0)
     """
-    check_options(mode, layout, chunk_size=chunk_size)
-    return over_sequences(
-        {"q": q, "k": k, "v": v, "beta": beta, "g": g},
-        naive=_naive,
-        chunks=partial(delta_chunks, chunk_size=chunk_size),
-        scale=scale,
-        initial_state=initial_state,
-        mode=mode,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+    options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
+    options.check(chunk_size=chunk_size)
+    chunks = partial(delta_chunks, chunk_size=chunk_size)
+    return over_sequences({"q": q, "k": k, "v": v, "beta": beta, "g": g}, options, naive=_naive, chunks=chunks)
 
 
 def delta_rule_step(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output for one more token and the new state; ``O(K V)`` time, differentiable.
+    """Returns the output for one more token and the new state; see "Steps" in ``mmattn.kernels.linear``.
 
     Args:
         q: ``(B, H, K)``.
         k: ``(B, H, K)``.
         v: ``(B, H, V)``.
         beta: ``(B, H)``.
-        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
-        scale: multiplies q, default ``1 / sqrt(K)``.
+        state: ``(B, H, K, V)``.
 
-    Returns:
-        ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
+    Example:
+        >>> one = torch.ones(1, 1, 1)
+        >>> delta_rule_step(one, one, 8 * one, 0.5 * one[0], torch.zeros(1, 1, 1, 1))[0].item()
+        4.0
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = v.dtype
@@ -165,13 +126,13 @@ def gated_delta_rule_step(
     """Returns the output for one more token and the new state; see ``delta_rule_step``.
 
     Args:
-        q: ``(B, H, K)``.
-        k: ``(B, H, K)``.
-        v: ``(B, H, V)``.
-        g: ``(B, H)``, <= 0 (not checked, for speed).
-        beta: ``(B, H)``.
-        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
-        scale: multiplies q, default ``1 / sqrt(K)``.
+        q: ``(B, H, K)``, as are the other tensors there.
+        g: ``(B, H)``, <= 0.
+
+    Example:
+        >>> one, half = torch.ones(1, 1, 1), torch.full((1, 1), 0.5)
+        >>> gated_delta_rule_step(one, one, 8 * one, half.log(), half, 4 * one[None])[0].item()
+        5.0
     """
     return delta_rule_step(q, k, v, beta, state * g.to(state.dtype).exp()[..., None, None], scale=scale)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmattn.kernels.backends.resolve import ChunkBackend, resolve_chunks
 from mmattn.kernels.linear.gla_chunks import gla_chunks
 from mmattn.kernels.linear.one_token import gated_step
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, Options, over_sequences
 from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step"]
@@ -37,29 +37,19 @@ def gated_linear_attention(
     (arXiv 2312.06635, Eq. 3.) The decay acts before the current token is added, and the output sees the current token.
     Mode ``chunk`` computes it by matrix products inside chunks of C tokens and a short recurrence over chunks (section
     4.2 of the paper): time ``O(T (C (K + V) + K V))`` per head. On CUDA our Triton kernels do the same for all chunks
-    at once, with one state per chunk while they run. Options, results and memory are those of the family,
-    ``mmattn.kernels.linear``.
+    at once, with one state per chunk while they run. Options, results and memory: ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
         k: keys ``(B, H, T, K)``.
         v: values ``(B, H, T, V)``.
         g: logarithms of the decays ``(B, H, T, K)``, <= 0; 0 keeps, ``-inf`` forgets at once.
-        scale: multiplies q, default ``1 / sqrt(K)``.
-        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
-        mode: ``auto``, ``naive`` or ``chunk``.
         chunk_size: C, rounded up to a power of two, in Triton from 16 to 64.
         subchunk_size: the smallest part of a chunk whose pairs of tokens are one matrix product; below it, where
             decays are too strong for that, the products are built up from pairs of tokens. It does not change the
             result. In Triton it is always 16.
-        layout: ``bhtd`` or ``bthd``.
-        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
-        mask: bool ``(B, T)``, False at padding.
         backend: of the chunk form. ``auto`` takes Triton on CUDA where it can, and PyTorch elsewhere
             (``backends.resolve_chunks`` explains); ``torch`` and ``triton`` are that or an error.
-
-    Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit, or a gate is positive; the message says what was given and expected.
@@ -71,37 +61,33 @@ def gated_linear_attention(
         >>> out.flatten().round(decimals=4).tolist(), state.shape
         ([1.0, 1.5, 1.75], torch.Size([1, 1, 1, 1]))
     """
-    check_options(mode, layout, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
+    options.check(chunk_size=chunk_size, subchunk_size=subchunk_size)
     if mode == "naive" and backend != "auto":
         raise ValueError(f"backend={backend!r} is a way to compute chunks, got mode='naive'; use mode='chunk'")
-    return over_sequences(
-        {"q": q, "k": k, "v": v, "g": g},
-        naive=gated_recurrence,
-        chunks=partial(_chunks, chunk_size=chunk_size, subchunk_size=subchunk_size, backend=backend),
-        scale=scale,
-        initial_state=initial_state,
-        mode=mode if backend == "auto" else "chunk",
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+    if backend != "auto":
+        options = options._replace(mode="chunk")
+    chunks = partial(_chunks, chunk_size=chunk_size, subchunk_size=subchunk_size, backend=backend)
+    return over_sequences({"q": q, "k": k, "v": v, "g": g}, options, naive=gated_recurrence, chunks=chunks)
 
 
 def gated_linear_attention_step(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output for one more token and the new state; ``O(K V)`` time, differentiable.
+    """Returns the output for one more token and the new state; see "Steps" in ``mmattn.kernels.linear``.
 
     Args:
         q: ``(B, H, K)``.
         k: ``(B, H, K)``.
         v: ``(B, H, V)``.
-        g: ``(B, H, K)``, <= 0 (not checked, for speed).
-        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
-        scale: multiplies q, default ``1 / sqrt(K)``.
+        g: ``(B, H, K)``, <= 0.
+        state: ``(B, H, K, V)``.
 
-    Returns:
-        ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1, 1, 1)
+        >>> gated_linear_attention_step(one, one, one, torch.log(0.5 * one), torch.ones(1, 1, 1, 1))[0].item()
+        1.5
     """
     return gated_step(q, k, v, g, state, scale)
 

@@ -36,7 +36,8 @@ def prefix_linear_attention(
     the state that the causal part starts from: nothing of size ``T x M`` is formed. After the prefix a token costs what
     it costs in plain linear attention.
 
-    Time ``O(T (C (D + V) + D V))`` per head in chunks of C tokens, and ``O(M D V)`` for the prefix.
+    Time ``O(T (C (D + V) + D V))`` per head in chunks of C tokens, and ``O(M D V)`` for the prefix. Options:
+    ``mmattn.kernels.linear``.
 
     Args:
         q: feature-mapped queries ``(B, H, T, D)``, non-negative or such that ``q k`` is (Taylor features).
@@ -46,13 +47,9 @@ def prefix_linear_attention(
             calls after the first.
         v_prefix: values ``(B, H, M, V)`` of the prefix, or ``(N, H, M, V)``.
         eps: added to the normaliser.
-        initial_state: ``(B, H, D, V + 1)``, what an earlier call returned; for this and what follows see
-            ``mmattn.kernels.linear``.
-        mode: ``auto``, ``naive`` or ``chunk``.
-        chunk_size: C.
+        initial_state: ``(B, H, D, V + 1)``, what an earlier call returned.
         layout: ``bhtd`` or ``bthd``, of the prefix too.
         cu_seqlens: int ``(N + 1,)``, borders of packed sequences, each with a prefix of its own.
-        mask: bool ``(B, T)``, False at padding.
         prefix_mask: bool ``(B, M)``, or ``(N, M)``, the same for the prefix.
 
     Returns:
@@ -102,14 +99,18 @@ def prefix_linear_attention(
 def prefix_linear_attention_step(
     q: Tensor, k: Tensor, v: Tensor, state: Tensor, *, eps: float = 1e-12
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output for one more token after the prefix, and the new state; ``O(D V)`` time.
+    """Returns the output for one more token and the new state; see "Steps" in ``mmattn.kernels.linear``.
 
     Args:
         q: ``(B, H, D)``.
         k: ``(B, H, D)``.
         v: ``(B, H, V)``.
-        state: ``(B, H, D, V + 1)``, not changed.
-        eps: added to the normaliser.
+        state: ``(B, H, D, V + 1)``.
+
+    Example:
+        >>> one, state = torch.ones(1, 1, 1), torch.tensor([[[[9.0, 4.0]]]])
+        >>> prefix_linear_attention_step(one, one, one, state)[0].item()
+        2.0
     """
     return linear_attention_step(q, k, v, state, normalize=True, eps=eps, scale=1.0)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.kernels.linear.gla_chunks import gla_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
-from mmattn.kernels.linear.sequences import Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Layout, Mode, Options, over_sequences
 
 __all__ = ["rwkv6", "rwkv6_step"]
 
@@ -34,8 +34,8 @@ def rwkv6(
     """Returns ``o_t = scale q_t (S_{t-1} + diag(u) k_t^T v_t)``, ``S_t = diag(exp w_t) S_{t-1} + k_t^T v_t``, and S_T.
 
     (arXiv 2404.05892, section 4.2, where q is called receptance.) Unlike gated linear attention an output sees the
-    state before the decay of its own token, which counts with the weights u instead. Costs are
-    those of ``gated_linear_attention``.
+    state before the decay of its own token, which counts with the weights u instead. Costs are those of
+    ``gated_linear_attention``; options, results and memory: ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -44,16 +44,8 @@ def rwkv6(
         w: logarithms of the decays ``(B, H, T, K)``, <= 0: ``-exp(x)`` of what the network computes.
         u: bonus ``(H, K)`` of the current token.
         scale: multiplies q, default ``1 / sqrt(K)``; the published layer uses 1.
-        initial_state: ``(B, H, K, V)``; for this and what follows see ``mmattn.kernels.linear``.
-        mode: ``auto``, ``naive`` or ``chunk``.
         chunk_size: C, rounded up to a power of two.
         subchunk_size: see ``gated_linear_attention``.
-        layout: ``bhtd`` or ``bthd``.
-        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
-        mask: bool ``(B, T)``, False at padding.
-
-    Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state ``(B, H, K, V)``, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit, or w is positive; the message says what was given and expected.
@@ -64,38 +56,31 @@ def rwkv6(
         >>> out.flatten().round(decimals=4).tolist(), state.shape
         ([2.0, 3.0, 3.5], torch.Size([1, 1, 1, 1]))
     """
-    check_options(mode, layout, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
+    options.check(chunk_size=chunk_size, subchunk_size=subchunk_size)
     if q.ndim == 4 and u.shape != (expected := (q.shape[1 if layout == "bhtd" else 2], q.shape[3])):
         raise ValueError(f"u must be (H, K) = {expected}, got {tuple(u.shape)}")
-    return over_sequences(
-        {"q": q, "k": k, "v": v, "w": w},
-        naive=partial(_naive, u=u),
-        chunks=partial(gla_chunks, bonus=u, chunk_size=chunk_size, subchunk_size=subchunk_size),
-        scale=scale,
-        initial_state=initial_state,
-        mode=mode,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+    chunks = partial(gla_chunks, bonus=u, chunk_size=chunk_size, subchunk_size=subchunk_size)
+    return over_sequences({"q": q, "k": k, "v": v, "w": w}, options, naive=partial(_naive, u=u), chunks=chunks)
 
 
 def rwkv6_step(
     q: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor, *, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output for one more token and the new state; ``O(K V)`` time, differentiable.
+    """Returns the output for one more token and the new state; see "Steps" in ``mmattn.kernels.linear``.
 
     Args:
         q: ``(B, H, K)``.
         k: ``(B, H, K)``.
         v: ``(B, H, V)``.
-        w: ``(B, H, K)``, <= 0 (not checked, for speed).
+        w: ``(B, H, K)``, <= 0.
         u: ``(H, K)``.
-        state: ``(B, H, K, V)``, not changed; its dtype is the one of the arithmetic.
-        scale: multiplies q, default ``1 / sqrt(K)``.
+        state: ``(B, H, K, V)``.
 
-    Returns:
-        ``(B, H, V)`` in the dtype of v and the state ``(B, H, K, V)``.
+    Example:
+        >>> one = torch.ones(1, 1, 1)
+        >>> rwkv6_step(one, one, one, torch.log(0.5 * one), 2 * one[0], torch.ones(1, 1, 1, 1))
+        (tensor([[[3.]]]), tensor([[[[1.5000]]]]))
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = v.dtype

@@ -8,12 +8,12 @@ as it is, which is what makes padding free of cases.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Kernel", "Layout", "Mode", "check_mask", "check_options", "compute_dtype", "over_sequences"]
+__all__ = ["Kernel", "Layout", "Mode", "Options", "check_mask", "check_options", "compute_dtype", "over_sequences"]
 
 Mode = Literal["auto", "naive", "chunk"]
 Layout = Literal["bhtd", "bthd"]
@@ -28,31 +28,32 @@ class Kernel(Protocol):
         """Returns the outputs ``(B, H, T, V)`` and the state after the last token, given q, k, v and the gates."""
 
 
+class Options(NamedTuple):
+    """The options that all kernels have; ``mmattn.kernels.linear`` describes them."""
+
+    scale: float | None
+    initial_state: Tensor | None
+    mode: Mode
+    layout: Layout
+    cu_seqlens: Tensor | None
+    mask: Tensor | None
+
+    def check(self, **sizes: int) -> None:
+        """Requires a known mode and layout and sizes of at least 1; ``check_options`` raises ``ValueError``."""
+        check_options(self.mode, self.layout, **sizes)
+
+
 def over_sequences(
-    tensors: dict[str, Tensor],
-    *,
-    naive: Kernel,
-    chunks: Kernel,
-    scale: float | None,
-    initial_state: Tensor | None,
-    mode: Mode,
-    layout: Layout,
-    cu_seqlens: Tensor | None,
-    mask: Tensor | None,
+    tensors: dict[str, Tensor], options: Options, *, naive: Kernel, chunks: Kernel
 ) -> tuple[Tensor, Tensor]:
     """Returns outputs and final states of a recurrence for padded or packed sequences in either layout.
 
     Args:
         tensors: q, k, v ``(B, H, T, .)`` and gates ``(B, H, T)`` or ``(B, H, T, K)``, by name; ``(B, T, H, .)`` in
             layout ``bthd``. Those called g or w are logarithms of decays.
+        options: of the call.
         naive: the recurrence token by token.
         chunks: the recurrence in chunks.
-        scale: see ``mmattn.kernels.linear`` for this and the other options.
-        initial_state: see there.
-        mode: see there.
-        layout: see there.
-        cu_seqlens: see there.
-        mask: see there.
 
     Returns:
         The output in the layout of the inputs and the dtype of v, and the state in ``compute_dtype``.
@@ -60,6 +61,7 @@ def over_sequences(
     Raises:
         ValueError: shapes do not fit together or a log-decay is positive; the message says what was given and expected.
     """
+    scale, initial_state, mode, layout, cu_seqlens, mask = options
     _check_tensors(tensors, layout)
     v = tensors["v"]
     if layout == "bthd":

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmattn.kernels.linear.feature_maps import FEATURE_MAPS
 from mmattn.kernels.linear.one_token import cast, read, update
 from mmattn.kernels.linear.scalar_chunks import scalar_chunks
-from mmattn.kernels.linear.sequences import Kernel, Layout, Mode, check_options, over_sequences
+from mmattn.kernels.linear.sequences import Kernel, Layout, Mode, Options, over_sequences
 from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["linear_attention", "linear_attention_step", "with_ones"]
@@ -41,8 +41,8 @@ def linear_attention(
 
     Normalised, ``o_t`` is divided by ``scale phi(q_t) . z_t + eps`` with ``z_t = z_{t-1} + phi(k_t)`` (arXiv
     2006.16236, Eq. 18-20), which needs features whose products are not negative; ``z`` is then the last column of the
-    state. Time ``O(T (C (D + V) + D V))`` per head in mode ``chunk``; options, results and memory are those of the
-    family, ``mmattn.kernels.linear``.
+    state. Time ``O(T (C (D + V) + D V))`` per head in mode ``chunk``. Options, results and memory:
+    ``mmattn.kernels.linear``.
 
     Args:
         q: queries ``(B, H, T, K)``, floating point.
@@ -52,16 +52,8 @@ def linear_attention(
         normalize: whether the weights of a token are divided by their sum.
         eps: added to that sum.
         scale: multiplies ``phi(q)``, default ``1 / sqrt(D)``.
-        initial_state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``; for this and what follows see
-            ``mmattn.kernels.linear``.
-        mode: ``auto``, ``naive`` or ``chunk``.
-        chunk_size: C.
-        layout: ``bhtd`` or ``bthd``.
-        cu_seqlens: int ``(N + 1,)``, borders of packed sequences.
+        initial_state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``.
         mask: bool ``(B, T)``, False at padding, which is left out after the feature map.
-
-    Returns:
-        ``o (B, H, T, V)`` in the dtype of v and the state, float32 or wider, both differentiable.
 
     Raises:
         ValueError: shapes or options do not fit; the message says what was given and expected.
@@ -72,24 +64,15 @@ def linear_attention(
         >>> out.flatten().tolist(), state.flatten().tolist()
         ([1.0, 2.0], [4.0, 2.0])
     """
-    check_options(mode, layout, chunk_size=chunk_size)
+    options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
+    options.check(chunk_size=chunk_size)
     phi = _map(feature_map)
     naive: Kernel = gated_recurrence
     chunks: Kernel = partial(scalar_chunks, chunk_size=chunk_size)
     if normalize:
         v = with_ones(v)
         naive, chunks = (partial(_normalized_by, kernel=kernel, eps=eps) for kernel in (naive, chunks))
-    return over_sequences(
-        {"q": phi(q), "k": phi(k), "v": v},
-        naive=naive,
-        chunks=chunks,
-        scale=scale,
-        initial_state=initial_state,
-        mode=mode,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+    return over_sequences({"q": phi(q), "k": phi(k), "v": v}, options, naive=naive, chunks=chunks)
 
 
 def linear_attention_step(
@@ -103,20 +86,22 @@ def linear_attention_step(
     eps: float = 1e-10,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output for one more token and the new state; ``O(D V)`` time, differentiable.
+    """Returns the output for one more token and the new state; see "Steps" in ``mmattn.kernels.linear``.
 
     Args:
         q: ``(B, H, K)``.
         k: ``(B, H, K)``.
         v: ``(B, H, V)``.
-        state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``, not changed; its dtype is the one of the arithmetic.
-        feature_map: see ``linear_attention``.
-        normalize: see ``linear_attention``.
-        eps: added to the sum of weights.
-        scale: multiplies ``phi(q)``, default ``1 / sqrt(D)``.
+        state: ``(B, H, D, V)``, normalised ``(B, H, D, V + 1)``.
+        feature_map: as in ``linear_attention``, as are the other options.
 
-    Returns:
-        ``(B, H, V)`` in the dtype of v and the state.
+    Raises:
+        ValueError: the feature map is not known by that name.
+
+    Example:
+        >>> one, state = torch.ones(1, 1, 1), torch.tensor([[[[4.0, 2.0]]]])
+        >>> linear_attention_step(one, one, 5 * one, state, normalize=True)
+        (tensor([[[3.]]]), tensor([[[[9., 3.]]]]))
     """
     phi = _map(feature_map)
     q, k, values = cast(state.dtype, phi(q), phi(k), v)
