@@ -8,7 +8,7 @@ import torch
 
 from mmattn.bench.peers.accident_metrics import legacy_threshold_loop
 from mmattn.bench.report import Measure, Report
-from mmattn.bench.timer import Options, Peer, compare
+from mmattn.bench.timer import Options, Peer
 from mmattn.metrics.accident import legacy_metrics, video_ap
 
 __all__ = ["make_clips", "run"]
@@ -32,9 +32,7 @@ def run(options: Options) -> Report:
 
     peers = {"threshold loop": Peer(loop, target=None if options.quick else _TARGET)}
     report = Report("crash_metrics")
-    for threads in options.threads:
-        comparisons = compare(ours, peers, repeats=options.repeats, threads=threads, tolerance=_TOLERANCE)
-        report.add(f"{count} clips of {frames} frames", comparisons)
+    report.compare(f"{count} clips of {frames} frames", ours, peers, options, tolerance=_TOLERANCE)
     report.measures.append(
         Measure("video AP of these scores", video_ap(scores, labels, toas), note="not a claim: shows the task")
     )

@@ -6,8 +6,6 @@ and inputs are random; the time does not depend on their values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from mmattn.bench.peers.crane import dattn_per_head, dual_attention_maps, dual_block_maps
 from mmattn.bench.report import Measure, Report
-from mmattn.bench.timer import Options, Peer, Run, compare, peak_extra_bytes
+from mmattn.bench.timer import Options, Peer, Run, peak_extra_bytes
 from mmattn.vision.crane.network.dattn import dattn as apply_dattn
 from mmattn.vision.crane.network.dattn import foundation_attention
 from mmattn.vision.crane.network.tower import dual_attention, dual_block
@@ -30,15 +28,14 @@ def attention(options: Options) -> Report:
     """One layer's ordinary attention and E-Attn (three self-correlation maps), projections included."""
     report = Report("crane_attention")
     block, tokens, _ = _layer(options.quick)
-    with _without_gradients():
-        for threads in options.threads:
-            comparisons = compare(
-                lambda: _both(dual_attention(block.attn, tokens, "qq+kk+vv")),
-                {"explicit maps": Peer(lambda: dual_attention_maps(block.attn, tokens), target=2.5)},
-                repeats=options.repeats,
-                threads=threads,
-            )
-            report.add(f"E-Attn layer {tuple(tokens.shape)}", comparisons)
+    maps = Peer(lambda: dual_attention_maps(block.attn, tokens), target=2.5)
+    with torch.inference_mode():
+        report.compare(
+            f"E-Attn layer {tuple(tokens.shape)}",
+            lambda: _both(dual_attention(block.attn, tokens, "qq+kk+vv")),
+            {"explicit maps": maps},
+            options,
+        )
     return report
 
 
@@ -48,15 +45,14 @@ def dattn(options: Options) -> Report:
     block, tokens, side = _layer(options.quick)
     features = torch.randn(1, 768, side, side)
     grid = (side, side)
-    with _without_gradients():
-        for threads in options.threads:
-            comparisons = compare(
-                lambda: apply_dattn(block, tokens, foundation_attention(features), grid, grid),
-                {"one mask per head": Peer(lambda: dattn_per_head(block, tokens, features, grid), target=2.0)},
-                repeats=options.repeats,
-                threads=threads,
-            )
-            report.add(f"D-Attn {side}x{side} patches", comparisons)
+    per_head = Peer(lambda: dattn_per_head(block, tokens, features, grid), target=2.0)
+    with torch.inference_mode():
+        report.compare(
+            f"D-Attn {side}x{side} patches",
+            lambda: apply_dattn(block, tokens, foundation_attention(features), grid, grid),
+            {"one mask per head": per_head},
+            options,
+        )
     return report
 
 
@@ -68,12 +64,6 @@ def block_memory(options: Options) -> Report:
     report.measures.append(Measure("dual block", ours, "MB", target=110.0, note="float32, one image, one thread"))
     report.measures.append(Measure("dual block, explicit maps", theirs, "MB"))
     return report
-
-
-@contextmanager
-def _without_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 def _layer(quick: bool) -> tuple[Any, Tensor, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmattn.bench.peers.crash import PerStepCrash
 from mmattn.bench.report import Measure, Report, without_targets
-from mmattn.bench.timer import Options, Peer, Run, compare, interleave, num_threads
+from mmattn.bench.timer import Options, Peer, Run, interleave, num_threads
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.losses import crash_loss
 from mmattn.video.crash.model import CrashModel, CrashOutput
@@ -34,20 +34,14 @@ def forward(options: Options) -> Report:
     report = Report("crash_forward")
     model, peer = build(options.quick)
     model.pack_weights()
-    for threads in options.threads:
-        for batch, target in ((1, 1.3), (10, 1.6)):
-            features = make_features(model, batch, options.quick)
-            ours = _scoring(model, features)
-            comparisons = compare(
-                ours,
-                {
-                    "frame by frame": Peer(_scoring(peer, features), target=target),
-                    "ours on torch's own product": Peer(_without_onednn(ours)),
-                },
-                repeats=options.repeats,
-                threads=threads,
-            )
-            report.add(f"forward {tuple(features.shape)}", comparisons)
+    for batch, target in ((1, 1.3), (10, 1.6)):
+        features = make_features(model, batch, options.quick)
+        ours = _scoring(model, features)
+        peers = {
+            "frame by frame": Peer(_scoring(peer, features), target=target),
+            "ours on torch's own product": Peer(_without_onednn(ours)),
+        }
+        report.compare(f"forward {tuple(features.shape)}", ours, peers, options)
     return without_targets(report) if options.quick else report
 
 
@@ -57,14 +51,8 @@ def training(options: Options) -> Report:
     model, peer = build(options.quick)
     model.train()
     features = make_features(model, 10, options.quick)
-    for threads in options.threads:
-        comparisons = compare(
-            _training_step(model, features),
-            {"frame by frame": Peer(_training_step(peer, features), target=1.3)},
-            repeats=options.repeats,
-            threads=threads,
-        )
-        report.add(f"training step {tuple(features.shape)}", comparisons)
+    peers = {"frame by frame": Peer(_training_step(peer, features), target=1.3)}
+    report.compare(f"training step {tuple(features.shape)}", _training_step(model, features), peers, options)
     return without_targets(report) if options.quick else report
 
 

@@ -1,13 +1,13 @@
 """A benchmark's result: an aligned table for people, JSON for the record."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mmattn.bench.machine import describe_machine
-from mmattn.bench.timer import Comparison, Timing
+from mmattn.bench.timer import Comparison, Options, Peer, Run, Timing, compare
 from mmattn.metrics.tables import aligned
 
 __all__ = ["Measure", "Report", "without_targets"]
@@ -63,6 +63,13 @@ class Report:
     def add(self, case: str, comparisons: Sequence[Comparison]) -> None:
         """Adds what `compare` returned for one case."""
         self.comparisons.extend((case, c) for c in comparisons)
+
+    def compare(
+        self, case: str, ours: Run, peers: Mapping[str, Peer], options: Options, *, tolerance: float = 1e-4
+    ) -> None:
+        """Compares a case with its peers at every number of threads and adds what came out."""
+        for threads in options.threads:
+            self.add(case, compare(ours, peers, repeats=options.repeats, threads=threads, tolerance=tolerance))
 
     @property
     def agrees(self) -> bool:

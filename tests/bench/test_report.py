@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import torch
+
 from mmattn.bench.report import Measure, Report, without_targets
-from mmattn.bench.timer import Agreement, Comparison, Timing
+from mmattn.bench.timer import Agreement, Comparison, Options, Peer, Timing
 
 
 def example() -> Report:
@@ -66,3 +68,20 @@ def test_the_machine_is_described_by_name_cores_and_versions():
     machine = Report("demo").machine
     assert {"cpu", "cores", "memory_gib", "python", "torch", "date"} <= machine.keys()
     assert machine["cores"] >= 1
+
+
+def test_a_case_is_compared_at_every_number_of_threads():
+    report, seen = Report("demo"), []
+
+    def ours() -> float:
+        seen.append(torch.get_num_threads())
+        return 1.0
+
+    options = Options(threads=(1, 2), repeats=1)
+    report.compare("case", ours, {"peer": Peer(lambda: 1.5, target=2.0)}, options, tolerance=1.0)
+    assert [(case, c.peer, c.threads, c.target) for case, c in report.comparisons] == [
+        ("case", "peer", 1, 2.0),
+        ("case", "peer", 2, 2.0),
+    ]
+    assert set(seen) == {1, 2}
+    assert report.agrees
