@@ -25,7 +25,7 @@ _SIZE = r"(?:\d+ ?)?[A-Za-z_]\w*'?|\d+"
 _ITEM = rf"(?:\.\.\.|\.|\*\w+|(?:{_SIZE})(?:\s*(?:[-+*/|]|//|or)\s*(?:{_SIZE}))*)"
 SHAPE = re.compile(rf"(?<!\w)\(\s*({_ITEM}(?:\s*,\s*{_ITEM})+|{_ITEM}\s*,|\.\.\.)\s*\)")
 # At least one of them is a letter, as the field names sizes, or `...`; so (CSV, JSON) and (see, there) are no shapes.
-_LETTER = re.compile(r"\.\.\.|(?<![A-Za-z_])[A-Z][a-z0-9']{0,3}(?![A-Za-z_])")
+_LETTER = re.compile(r"\.\.\.|(?<![A-Za-z_])(?:[A-Z][a-z0-9']{0,3}|[a-z])(?![A-Za-z_])")
 _SCALAR = re.compile(r"(?<![\w\])])\(\)")
 POINTER = re.compile(r"\bas\s+:meth:`")
 DOCTEST = re.compile(r"^\s*>>> ", flags=re.M)

@@ -65,7 +65,7 @@ def inputs(length: int) -> list[Tensor]:
 
 
 def forward(attend: Attend, tensors: Sequence[Tensor]) -> Run:
-    """Returns a closure of one forward pass."""
+    """Returns a closure of one forward pass over q, k, v ``(B, H, T, D)``."""
 
     def once() -> Tensor:
         with torch.no_grad():
@@ -75,7 +75,7 @@ def forward(attend: Attend, tensors: Sequence[Tensor]) -> Run:
 
 
 def forward_backward(attend: Attend, tensors: Sequence[Tensor]) -> Run:
-    """Returns a closure of a forward pass and the gradients of its sum with a fixed random weight."""
+    """Returns a closure of a pass over q, k, v ``(B, H, T, D)`` and the gradients of its sum with a random weight."""
     leaves = [x.detach().requires_grad_() for x in tensors]
     weight = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1))
 

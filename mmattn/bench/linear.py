@@ -66,7 +66,7 @@ def inputs(length: int, *, value_dim: int = VALUE_DIM, decay: float = 1 / GATE_N
 
 
 def forward(kernel: Kernel, tensors: Sequence[Tensor]) -> Run:
-    """Returns a closure of one forward pass."""
+    """Returns a closure of one forward pass over the tensors of :func:`inputs`, ``(B, H, T, .)``."""
 
     def once() -> Sequence[Tensor]:
         with torch.no_grad():
@@ -76,7 +76,7 @@ def forward(kernel: Kernel, tensors: Sequence[Tensor]) -> Run:
 
 
 def forward_backward(kernel: Kernel, tensors: Sequence[Tensor]) -> Run:
-    """Returns a closure of a forward pass and the gradients of its sum with a fixed random weight."""
+    """Returns a closure of a pass over ``(B, H, T, .)`` tensors and the gradients of its sum with a random weight."""
     leaves = [x.detach().requires_grad_() for x in tensors]
     weight = torch.randn(tensors[2].shape, generator=torch.Generator().manual_seed(1))
 
@@ -104,7 +104,7 @@ def decode(step: Kernel) -> Run:
 
 
 def recurrence_of_one_token(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns output and state from a call of the recurrence for a text of one token, as models decode with it."""
+    """Returns output ``(B, H, V)`` and state of the recurrence called for a single token, as models decode with it."""
     out, state = gla_recurrence(q[:, :, None], k[:, :, None], v[:, :, None], g[:, :, None], state)
     return out[:, :, 0], state
 

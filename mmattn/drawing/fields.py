@@ -51,7 +51,7 @@ class Cells(NamedTuple):
 
 
 def fractal(rng: Rng, cell: float, octaves: int = 4, gain: float = 0.5, aspect: float = 1.0) -> Array:
-    """Returns smooth noise stretched to [0, 1].
+    """Returns smooth noise (S, S) stretched to [0, 1].
 
     Args:
         rng: Source of randomness.
@@ -72,7 +72,7 @@ def fractal(rng: Rng, cell: float, octaves: int = 4, gain: float = 0.5, aspect: 
 
 
 def streaks(rng: Rng, length: int, angle: float) -> Array:
-    """Returns noise smeared along ``angle`` (radians) over ``length`` pixels, stretched to [0, 1]."""
+    """Returns noise (S, S) smeared along ``angle`` (radians) over ``length`` pixels, stretched to [0, 1]."""
     noise = rng.standard_normal((SIZE + 128, SIZE + 128), dtype=np.float32)
     smeared = cv2.blur(noise, (length, 1))
     turn = cv2.getRotationMatrix2D((SIZE / 2 + 64, SIZE / 2 + 64), float(np.degrees(angle)), 1.0)
@@ -129,17 +129,24 @@ def coordinates(rng: Rng, angle: float | None = None, wobble: float = 0.0) -> tu
 
 
 def square_wave(u: Array, period: float, duty: float, soft: float = 1.0) -> Array:
-    """Returns a periodic line pattern: 1 inside a ``duty`` share of each period, with ``soft`` pixels of edge."""
+    """Returns a periodic line pattern (S, S): 1 inside a share of each period, 0 outside.
+
+    Args:
+        u: (S, S) coordinate across the lines, in pixels.
+        period: Pixels from line to line.
+        duty: Share of a period that a line covers.
+        soft: Width of a line's edge, in pixels.
+    """
     distance = np.abs((u / period) % 1.0 - 0.5) * period
     return np.clip((duty * period / 2 - distance) / soft + 0.5, 0, 1).astype(np.float32)
 
 
 def palette(rng: Rng, count: int, contrast: float = 0.3) -> Array:
-    """Returns ``count`` related colours, (count, 3); muted and grey families are more frequent than vivid ones.
+    """Returns N related colours, RGB in [0, 1] (N, 3); muted and grey families are more frequent than vivid ones.
 
     Args:
         rng: Source of randomness.
-        count: Number of colours.
+        count: Number N of colours.
         contrast: Typical difference in brightness between them.
     """
     family = rng.choice(["grey", "muted", "earth", "vivid"], p=[0.25, 0.4, 0.2, 0.15])

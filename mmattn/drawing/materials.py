@@ -30,7 +30,7 @@ __all__ = ["MATERIALS", "plain"]
 
 
 def plain(rng: Rng) -> Array:
-    """An even surface with a little grain; a background, not a category."""
+    """Returns an even surface (S, S, 3) with a little grain, RGB in [0, 1]; a background, not a category."""
     colour = palette(rng, 1, 0.0)[0]
     return tint(np.broadcast_to(colour, (SIZE, SIZE, 3)), fractal(rng, 60, 5), rng.uniform(0.0, 0.25))
 

@@ -72,7 +72,7 @@ VALIDATION = {
 
 @lru_cache(maxsize=32)
 def load_source(name: str) -> Array:
-    """Returns a photograph of :data:`TRAINING` or :data:`VALIDATION`, uint8 RGB, its short side at most 1400 pixels.
+    """Returns a photograph (H, W, 3) of the training or the validation, uint8 RGB, its short side at most 1400 pixels.
 
     Raises:
         MissingExtraError: If the PyPI package is not installed.

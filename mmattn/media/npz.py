@@ -27,7 +27,7 @@ _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib
 
 
 def read_array(path: str | Path, name: str, shape: Shape, *, row: int | None = None) -> npt.NDArray[Any]:
-    """Returns one array of numbers.
+    """Returns one array of numbers, (...) as asked for.
 
     Args:
         path: The file.

@@ -47,7 +47,7 @@ class VideoReader(Protocol):
         """Height and width in pixels, rotation applied."""
 
     def get_batch(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
-        """Returns frames as ``uint8`` RGB, ``(len(indices), H, W, 3)``, in the order asked for."""
+        """Returns frames as ``uint8`` RGB ``(N, H, W, 3)``, in the order of the N indices."""
 
     def iter_frames(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yields all frames in order, each ``(H, W, 3)``."""
@@ -86,6 +86,7 @@ def open_video(path: str | os.PathLike[str], backend: Backend = "auto", *, num_t
         MediaNotFoundError: The path does not exist.
         MediaError: Not a video, no video stream, no frames, truncated; or decord was asked for and cannot read it.
         ImportError: The backend is not installed.
+        ValueError: There is no backend of that name.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"There is no video backend {backend!r}. Expected one of {', '.join(get_args(Backend))}.")

@@ -63,10 +63,10 @@ class IndexedReader(ABC):
         return self.index.size
 
     def get_batch(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> UInt8Array:
-        """Returns frames as ``uint8`` RGB, ``(len(indices), H, W, 3)``, in the order asked for.
+        """Returns frames as ``uint8`` RGB ``(N, H, W, 3)``, in the order asked for.
 
         Args:
-            indices: Frame numbers, unsorted and repeated if need be; negative ones count from the end.
+            indices: N frame numbers, unsorted and repeated if need be; negative ones count from the end.
 
         Raises:
             IndexError: A number outside the video.

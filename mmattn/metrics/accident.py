@@ -151,6 +151,10 @@ def accident_report(
 
     Raises:
         ValueError: As :func:`legacy_metrics` and :func:`nexar_map`.
+
+    >>> report = accident_report([[0.2, 0.8, 0.9], [0.1, 0.1, 0.1]], [1, 0], [3, 9], 2.0, threshold=0.5)
+    >>> report.video_ap, report.lead_time_far10, report.false_alarm_rate
+    (1.0, 1.0, 0.0)
     """
     clips = ClipScores.check(scores, labels, toas)
     if references is None:

@@ -117,6 +117,9 @@ def far_limited_mtta(
 
     Raises:
         ValueError: As :meth:`ClipScores.check`, or if ``fps`` or ``far_limit`` is out of range.
+
+    >>> far_limited_mtta([[0.2, 0.8, 0.9], [0.1, 0.1, 0.1]], [1, 0], [3, 9], 2.0)
+    1.5
     """
     clips = ClipScores.check(scores, labels, toas)
     rates = _rates(clips, fps)

@@ -72,6 +72,10 @@ def nexar_map(
 
     Raises:
         ValueError: If shapes do not fit, a score or a reference that is needed is not finite, or an option is unknown.
+
+    >>> found = nexar_map([[0.1, 0.2, 0.9, 0.9], [0.3, 0.3, 0.3, 0.3]], [1, 0], [4, 4], 2.0)
+    >>> found.at, round(found.mean, 4)
+    ({0.5: 1.0, 1.0: 1.0, 1.5: 0.5}, 0.8333)
     """
     return _at_horizons(
         RankingCurve.average_precision, scores, labels, references, fps, horizons=horizons, cut=cut, reduce=reduce
@@ -91,16 +95,19 @@ def far_limited_mauc(
     """Returns the area under the ROC curve up to a false-alarm rate, at each horizon, and their mean (mAUC@0.1).
 
     Args:
-        scores: As for :func:`nexar_map`.
-        labels: As for :func:`nexar_map`.
-        references: As for :func:`nexar_map`.
-        fps: As for :func:`nexar_map`.
+        scores: (N, T) risk per frame.
+        labels: (N,) 0/1, 1 = accident.
+        references: (N,) frames, as for :func:`nexar_map`.
+        fps: Frames per second, one number or (N,).
         far_limit: Largest false-alarm rate, in (0, 1].
         horizons: Seconds before the event.
         cut: Which clips are cut.
 
     Raises:
         ValueError: As :func:`nexar_map` and :func:`partial_auc`.
+
+    >>> far_limited_mauc([[0.1, 0.2, 0.9, 0.9], [0.3, 0.3, 0.3, 0.3]], [1, 0], [4, 4], 2.0, far_limit=1.0).at
+    {0.5: 1.0, 1.0: 1.0, 1.5: 0.0}
     """
     return _at_horizons(
         lambda curve: partial_auc(curve, far_limit), scores, labels, references, fps, horizons=horizons, cut=cut
@@ -118,6 +125,9 @@ def cut_scores(
         fps: Frames per second, one number or (N,).
         horizon: Seconds.
         reduce: "max" for the largest score of the frames left, "last" for that of the last one.
+
+    Raises:
+        ValueError: If ``reduce`` is neither.
 
     >>> cut_scores([[0.1, 0.4, 0.9, 0.9]], [3], 2.0, 0.5).tolist()
     [0.9]
@@ -148,6 +158,10 @@ def partial_auc(curve: RankingCurve, far_limit: float) -> float:
 
     Raises:
         ValueError: If ``far_limit`` is outside (0, 1].
+
+    >>> curve = ranking_curve([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0])
+    >>> partial_auc(curve, 1.0), round(partial_auc(curve, 0.5), 4)
+    (0.75, 0.6667)
     """
     if not 0.0 < far_limit <= 1.0:
         raise ValueError(f"far_limit is {far_limit}; expected a rate in (0, 1].")

@@ -111,6 +111,10 @@ def legacy_points(clips: ClipScores) -> LegacyPoints:
 
     Raises:
         ValueError: If a score lies outside [0, 1], or an accident beyond the last frame.
+
+    >>> points = legacy_points(ClipScores.check([[0.2, 0.8], [0.5, 0.1]], [1, 0], [2, 9]))
+    >>> points.recall.tolist(), points.precision.tolist()
+    ([1.0], [0.5])
     """
     _check_range(clips)
     if not clips.is_accident.any():

@@ -92,6 +92,10 @@ def aupro_exact(maps: Arrays, masks: Arrays, *, fpr_limit: float = 0.3, curve: R
 
     Raises:
         ValueError: If counts or shapes differ, a score is NaN, or ``fpr_limit`` is out of range.
+
+    >>> maps, masks = np.array([[[0.1, 0.75], [0.8, 0.7]]]), np.array([[[0, 1], [0, 0]]])
+    >>> round(aupro_exact(maps, masks, fpr_limit=1.0), 4)
+    0.6667
     """
     _check_options(1, fpr_limit)
     curve = pixel_curve(maps, masks) if curve is None else curve
@@ -120,6 +124,10 @@ def aupro_quantile(maps: Arrays, masks: Arrays, *, steps: int = 200, fpr_limit: 
 
     Raises:
         ValueError: If counts or shapes differ, a score is NaN, or an option is out of range.
+
+    >>> maps, masks = np.array([[[0.1, 0.75], [0.8, 0.7]]]), np.array([[[0, 1], [0, 0]]])
+    >>> round(aupro_quantile(maps, masks, steps=3, fpr_limit=1.0), 4)
+    0.8333
     """
     _check_options(steps, fpr_limit)
     normal_parts = [scores[~mask] for scores, mask in score_mask_pairs(maps, masks)]
@@ -146,6 +154,9 @@ def label_regions(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], i
 
     Raises:
         ValueError: If the mask does not have two dimensions.
+
+    >>> label_regions(np.array([[True, False, True], [True, False, False]]))[0].tolist()
+    [[1, 0, 2], [1, 0, 0]]
     """
     if mask.ndim != 2:
         raise ValueError(f"a mask has shape {mask.shape}; regions need (height, width).")

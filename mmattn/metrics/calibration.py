@@ -93,7 +93,16 @@ def reliability(
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, bins: int = 15) -> float:
-    """Returns the expected calibration error over bins of equal width; NaN without probabilities."""
+    """Returns the expected calibration error over bins of equal width; NaN without probabilities.
+
+    Args:
+        probabilities: (N,) in [0, 1].
+        labels: (N,) 0/1.
+        bins: Their number.
+
+    >>> round(expected_calibration_error([0.1, 0.2, 0.9, 0.8], [0, 0, 1, 0], bins=2), 3)
+    0.25
+    """
     return reliability(probabilities, labels, bins=bins).ece
 
 
@@ -113,6 +122,9 @@ def fit_temperature(
     Raises:
         ValueError: If shapes do not fit, a logit is not finite, there is no data, or the limits are not ascending and
             positive.
+
+    >>> round(fit_temperature([4.0, 4.0, -4.0, 4.0], [1, 0, 0, 1]), 2)
+    3.64
     """
     margin, flags = _margin(logits), np.asarray(labels, np.float64)
     if margin.shape != flags.shape or len(margin) == 0 or not np.isin(flags, (0, 1)).all():

@@ -88,6 +88,10 @@ def ranking_curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> RankingCurve:
 
     Raises:
         ValueError: If the shapes differ or a score is NaN.
+
+    >>> curve = ranking_curve([0.1, 0.4, 0.4], [0, 1, 0])
+    >>> curve.thresholds.tolist(), curve.true_positives.tolist(), curve.false_positives.tolist()
+    ([0.4], [1], [1])
     """
     return pixel_curve([np.asarray(scores).reshape(-1)], [np.asarray(labels).reshape(-1)])
 
@@ -130,7 +134,7 @@ def pixel_curve(maps: Sequence[Any] | npt.ArrayLike, masks: Sequence[Any] | npt.
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Returns the area under the ROC curve, NaN when only one kind of label is present.
+    """Returns the area under the ROC curve of scores (N,); NaN when only one kind of label is present.
 
     >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
@@ -139,12 +143,20 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Returns the step-wise average precision, NaN when only one kind of label is present."""
+    """Returns the step-wise average precision of scores (N,); NaN when only one kind of label is present.
+
+    >>> round(average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)
+    0.8333
+    """
     return ranking_curve(scores, labels).average_precision()
 
 
 def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Returns the best F1 over all thresholds, NaN when only one kind of label is present."""
+    """Returns the best F1 of scores (N,) over all thresholds; NaN when only one kind of label is present.
+
+    >>> f1_max([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+    0.8
+    """
     return ranking_curve(scores, labels).f1_max()
 
 
@@ -153,8 +165,15 @@ def score_mask_pairs(
 ) -> Iterator[tuple[FloatArray, BoolArray]]:
     """Yields each map with its mask as checked arrays: float32 or float64 scores, bool mask, equal shapes.
 
+    Args:
+        maps: (N, H, W), or a sequence of N arrays of any shapes.
+        masks: Same shapes, bool or 0/1.
+
     Raises:
         ValueError: If counts or shapes differ, or a score is NaN.
+
+    >>> [(scores.dtype, mask.tolist()) for scores, mask in score_mask_pairs([[1, 2]], [[0, 1]])]
+    [(dtype('float64'), [False, True])]
     """
     map_list, mask_list = _as_sequence(maps), _as_sequence(masks)
     if len(map_list) != len(mask_list):

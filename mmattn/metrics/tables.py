@@ -45,7 +45,11 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def shown(value: float, form: str = ".3f") -> str:
-    """Returns a number as it is shown to people, "n/a" for NaN."""
+    """Returns a number as it is shown to people, "n/a" for NaN.
+
+    >>> shown(0.91234), shown(math.nan)
+    ('0.912', 'n/a')
+    """
     return "n/a" if math.isnan(value) else format(value, form)
 
 
@@ -67,6 +71,11 @@ def write_json(path: str | Path, content: Any) -> Path:
 
     Raises:
         MediaError: The file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     json.loads(write_json(Path(folder, "a.json"), {"auroc": math.nan}).read_text())
+    {'auroc': None}
     """
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
@@ -78,6 +87,11 @@ def write_csv(path: str | Path, head: Sequence[str], rows: Iterable[Sequence[Any
 
     Raises:
         MediaError: The file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_csv(Path(folder, "a.csv"), ["class", "auroc"], [["nut", math.nan]]).read_text().split()
+    ['class,auroc', 'nut,']
     """
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

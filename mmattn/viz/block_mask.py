@@ -50,7 +50,7 @@ def draw_block_index(
         max_pixels: Longer side of the picture.
 
     Returns:
-        uint8 RGB ``(height, width, 3)``, the longer side `max_pixels`.
+        uint8 RGB ``(H, W, 3)``, the longer side `max_pixels`.
 
     Raises:
         ValueError: If `head` or `batch` is outside the index, or `max_pixels` is below 200.
@@ -75,6 +75,9 @@ def draw_block_indices(
         batch: Which item of the batch to draw of each.
         columns: Pictures in a row.
         max_pixels: Longer side of the whole picture.
+
+    Returns:
+        uint8 RGB ``(H, W, 3)``.
 
     Raises:
         ValueError: If there is nothing to draw, or `head`, `batch`, `columns` or `max_pixels` cannot be used.

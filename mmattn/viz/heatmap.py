@@ -92,7 +92,7 @@ def colorize(
 
 @cache
 def colormap_table(colormap: Colormap) -> UInt8Array:
-    """Returns the 256 colours of a colormap, ``uint8`` RGB ``(256, 3)``, read-only.
+    """Returns the K = 256 colours of a colormap, ``uint8`` RGB ``(K, 3)``, read-only.
 
     Raises:
         ValueError: No colormap of that name.

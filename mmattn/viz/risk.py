@@ -94,7 +94,7 @@ def gauge(
         size: Height and width, pixels.
 
     Returns:
-        ``uint8`` RGB, ``(*size, 3)``.
+        ``uint8`` RGB ``(H, W, 3)``.
 
     Raises:
         ValueError: The risk is outside [0, 1].

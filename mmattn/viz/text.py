@@ -55,7 +55,15 @@ def draw_text(
 def label(
     image: UInt8Array, text: str, *, size: int = 14, color: Color = (20, 20, 24), background: Color = (255, 255, 255)
 ) -> UInt8Array:
-    """Returns ``image`` with ``text`` in a strip above it; text that is too wide is shortened with an ellipsis."""
+    """Returns a picture with text in a strip above it; text that is too wide is shortened with an ellipsis.
+
+    Args:
+        image: ``uint8`` RGB ``(H, W, 3)``; the result is higher by the strip.
+        text: One line.
+        size: Of the letters, in pixels.
+        color: RGB of the text.
+        background: RGB of the strip.
+    """
     width = image.shape[1]
     height = text_size(text, size)[1] + size // 2
     strip = np.full((height, width, 3), background, dtype=np.uint8)
