@@ -21,7 +21,7 @@ from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.generation.steps import GenerationOptions, Speech, SpeechRequest, generate
 from mmattn.speech.lina.losses import lina_loss, targets
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import SpeechBatch, Utterance, collate
+from mmattn.speech.lina.network.batch import SpeechBatch, TextAndCodes, collate
 from mmattn.speech.lina.network.cross_attention import cross_mask
 from mmattn.speech.lina.network.decoder import DecoderState
 from mmattn.speech.lina.network.delay import PAD, delay, to_codes, to_tokens, undelay
@@ -140,7 +140,7 @@ def batch_of(file: str) -> SpeechBatch:
     stored = tensors(file)
     texts = stored["batch/text_token"]
     return collate([
-        Utterance(text[text != PAD], stored[f"batch/codes_{i}"], name=f"{file} {i}") for i, text in enumerate(texts)
+        TextAndCodes(text[text != PAD], stored[f"batch/codes_{i}"], name=f"{file} {i}") for i, text in enumerate(texts)
     ])  # fmt: skip
 
 

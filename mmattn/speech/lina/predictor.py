@@ -28,7 +28,7 @@ from mmattn.speech.lina.generation.speaker import Speaker
 from mmattn.speech.lina.results import LinaItem, LinaResult, VoiceChoice, as_items, checked_seed
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.text.tokens import Tokenizer
-from mmattn.speech.lina.voices.cloning import Report, check_consent, clone_voice, read_utterances
+from mmattn.speech.lina.voices.cloning import Progress, check_consent, learn_voice, read_utterances
 from mmattn.speech.lina.voices.files import Voice, find_voices, fingerprint, load_voice, locate_voice
 from mmattn.speech.lina.voices.tuning import TuningOptions
 from mmattn.speech.lina.weights.codecs import check_finite, fitting_codec
@@ -269,7 +269,7 @@ class LinaPredictor:
         consent: str,
         name: str,
         options: TuningOptions | None = None,
-        report: Report | None = None,
+        report: Progress | None = None,
     ) -> Voice:
         """Returns a voice learned from recordings; save it with :func:`.voices.files.save_voice`.
 
@@ -287,7 +287,7 @@ class LinaPredictor:
         check_consent(consent)  # before anything is read
         usual = self._speaker.watchdog.seconds_per_token
         utterances = read_utterances(recordings, self.codec, self.tokenizer, seconds_per_token=usual)
-        return clone_voice(
+        return learn_voice(
             self.model,
             utterances,
             fingerprint=self.fingerprint,

@@ -26,7 +26,7 @@ def clone_tab(predictors: Mapping[str, LinaPredictor], model: gr.Dropdown, voice
         predictors: Models by name.
         model: The choice of one.
         voice: The choice of a voice, which gets the new ones.
-        visit: Of the visitor, a :class:`.lina_voices.Visit` or None.
+        visit: Of the visitor, a :class:`.voices.Visit` or None.
     """
     gr.Markdown(CLONE_INTRO)
     with gr.Row(equal_height=False):

@@ -15,7 +15,7 @@ from mmattn.media.audio import is_audio, read_audio
 from mmattn.speech.lina.datasets.recordings import MOST_SECONDS
 from mmattn.speech.lina.generation.script import read_script
 from mmattn.speech.lina.predictor import LinaPredictor, Recording
-from mmattn.speech.lina.voices.cloning import Report
+from mmattn.speech.lina.voices.cloning import Progress
 from mmattn.speech.lina.voices.files import save_voice
 
 __all__ = ["OWN_VOICE", "Recorded", "Visit", "clone", "voice_choices", "voice_of"]
@@ -136,7 +136,7 @@ def clone(
     name: str,
     consent: str,
     has_agreed: bool,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> str:
     """Learns a voice from the visit's recordings and returns the name it is shown under.
 

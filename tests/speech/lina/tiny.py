@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import Utterance
+from mmattn.speech.lina.network.batch import TextAndCodes
 from mmattn.speech.lina.network.cross_attention import TextMemory
 from mmattn.speech.lina.network.decoder import DecoderState
 from mmattn.speech.lina.network.delay import END, delay, to_tokens
@@ -51,10 +51,10 @@ def some_codes(frames: int, codebooks: int = 2, size: int = 12, seed: int = 0) -
     return torch.randint(0, size, (codebooks, frames), generator=torch.Generator().manual_seed(seed))
 
 
-def utterances(*sizes: tuple[int, int], codebooks: int = 2) -> list[Utterance]:
+def utterances(*sizes: tuple[int, int], codebooks: int = 2) -> list[TextAndCodes]:
     """One utterance for each (text tokens, frames)."""
     return [
-        Utterance(text_ids(tokens, i), some_codes(frames, codebooks, seed=i), name=f"utterance {i}")
+        TextAndCodes(text_ids(tokens, i), some_codes(frames, codebooks, seed=i), name=f"utterance {i}")
         for i, (tokens, frames) in enumerate(sizes)
     ]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mmattn.speech.lina.datasets.records import SpeechFile
-from mmattn.speech.lina.network.batch import SpeechBatch, Utterance, collate
+from mmattn.speech.lina.network.batch import SpeechBatch, TextAndCodes, collate
 
 __all__ = ["Batched", "BucketBatches", "LinaBatch", "LinaDataset", "SpeechFiles", "SpokenUtterance", "collate_spoken"]
 
@@ -22,7 +22,7 @@ __all__ = ["Batched", "BucketBatches", "LinaBatch", "LinaDataset", "SpeechFiles"
 class SpokenUtterance(NamedTuple):
     """An utterance and the number of its speaker, -1 for one that is not in training."""
 
-    utterance: Utterance
+    utterance: TextAndCodes
     speaker: int
 
 
@@ -68,7 +68,7 @@ class LinaDataset(Dataset[SpokenUtterance]):
     def __getitem__(self, index: int) -> SpokenUtterance:
         text = self.text[self._text_ends[index] : self._text_ends[index + 1]]
         codes = self.codes[:, self._ends[index] : self._ends[index + 1]]
-        return SpokenUtterance(Utterance(text.long(), codes.long(), self.names[index]), self.speakers[index])
+        return SpokenUtterance(TextAndCodes(text.long(), codes.long(), self.names[index]), self.speakers[index])
 
 
 class SpeechFiles(Dataset[SpeechFile]):

@@ -18,11 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from mmattn.errors import InputError
 from mmattn.speech.lina.network.delay import PAD, delay, to_tokens
 
-__all__ = ["SpeechBatch", "Utterance", "collate", "pad_texts"]
+__all__ = ["SpeechBatch", "TextAndCodes", "collate", "pad_texts"]
 
 
 @dataclass(frozen=True)
-class Utterance:
+class TextAndCodes:
     """One text and the speech that says it.
 
     Attributes:
@@ -73,7 +73,7 @@ class SpeechBatch(NamedTuple):
         return SpeechBatch(*(tensor.to(device) for tensor in self))
 
 
-def collate(utterances: Sequence[Utterance]) -> SpeechBatch:
+def collate(utterances: Sequence[TextAndCodes]) -> SpeechBatch:
     """Returns the batch of some utterances.
 
     Raises:

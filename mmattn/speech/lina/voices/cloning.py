@@ -14,24 +14,24 @@ from mmattn.speech.lina.codec.protocol import Codec
 from mmattn.speech.lina.datasets.recordings import LEAST_SECONDS, Recording, prepare
 from mmattn.speech.lina.judges.watchdog import fits_text
 from mmattn.speech.lina.model import LinaModel
-from mmattn.speech.lina.network.batch import Utterance
+from mmattn.speech.lina.network.batch import TextAndCodes
 from mmattn.speech.lina.text.tokens import TextTokens, Tokenizer
 from mmattn.speech.lina.voices.files import Voice
 from mmattn.speech.lina.voices.tuning import TuningOptions, TuningStep, tune
 
 __all__ = [
     "ENOUGH_SECONDS",
-    "Report",
+    "Progress",
     "check_consent",
-    "clone_voice",
     "encode_recording",
+    "learn_voice",
     "read_utterances",
     "usual_tuning",
 ]
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[int, int, float], None]
+Progress = Callable[[int, int, float], None]
 """Called with the step, the number of steps, and the loss in nats per token."""
 
 _UPDATES = 200
@@ -66,15 +66,15 @@ def check_consent(consent: str) -> None:
         )
 
 
-def clone_voice(
+def learn_voice(
     model: LinaModel,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[TextAndCodes],
     *,
     fingerprint: str,
     consent: str,
     name: str,
     options: TuningOptions | None = None,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Voice:
     """Returns the voice of some utterances.
 
@@ -102,7 +102,7 @@ def clone_voice(
 
 def read_utterances(
     recordings: Sequence[Recording], codec: Codec, tokenizer: Tokenizer, *, seconds_per_token: float
-) -> list[Utterance]:
+) -> list[TextAndCodes]:
     """Returns recordings as codes and text tokens; warns if they are shorter than ten seconds together.
 
     Args:
@@ -127,7 +127,7 @@ def read_utterances(
                 f"The text of {recording.name} does not fit it: {seconds:.1f} s for {recording.text[:60]!r}.",
                 "Check that the text is what is said in this recording, and all of it.",
             )
-        utterances.append(Utterance(tokens.ids, codes, recording.name))
+        utterances.append(TextAndCodes(tokens.ids, codes, recording.name))
     if total < LEAST_SECONDS:
         raise InputError(
             f"The recordings hold {total:.2f} s of speech, too little to learn a voice from.",

@@ -16,7 +16,7 @@ from torch import nn
 from mmattn.errors import InputError
 from mmattn.speech.lina.losses import lina_loss
 from mmattn.speech.lina.model import LinaModel
-from mmattn.speech.lina.network.batch import Utterance, collate
+from mmattn.speech.lina.network.batch import TextAndCodes, collate
 from mmattn.speech.lina.voices.state import SCALE, InitialState
 
 __all__ = ["TuningOptions", "TuningStep", "tune"]
@@ -68,7 +68,7 @@ class TuningStep:
 
 def tune(
     model: LinaModel,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[TextAndCodes],
     options: TuningOptions | None = None,
     *,
     report: Callable[[TuningStep], None] | None = None,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.network.batch import Utterance, collate, pad_texts
+from mmattn.speech.lina.network.batch import TextAndCodes, collate, pad_texts
 from mmattn.speech.lina.network.delay import delay
 from tests.speech.lina.tiny import some_codes, text_ids, utterances
 
@@ -24,7 +24,7 @@ def test_texts_and_audio_are_padded_with_zero() -> None:
 @pytest.mark.parametrize("shape", [(9,), (1, 9), (1, 1, 9)])
 def test_codes_of_one_codebook_come_in_three_shapes(shape: tuple[int, ...]) -> None:
     codes = some_codes(9, 1)
-    batch = collate([Utterance(text_ids(3), codes.reshape(shape))])
+    batch = collate([TextAndCodes(text_ids(3), codes.reshape(shape))])
     assert torch.equal(batch.audio[0, 1:-1, 0], codes[0] + 3)
 
 
@@ -32,9 +32,9 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(InputError, match="no utterances"):
         collate([])
     with pytest.raises(InputError, match="different numbers of codebooks: 1, 2"):
-        collate([Utterance(text_ids(3), some_codes(4, 1)), Utterance(text_ids(3), some_codes(4, 2))])
+        collate([TextAndCodes(text_ids(3), some_codes(4, 1)), TextAndCodes(text_ids(3), some_codes(4, 2))])
     with pytest.raises(InputError, match=r"codes of 'odd' have shape \(2, 3, 4\)"):
-        collate([Utterance(text_ids(3), torch.zeros(2, 3, 4), "odd")])
+        collate([TextAndCodes(text_ids(3), torch.zeros(2, 3, 4), "odd")])
     with pytest.raises(InputError, match=r"text has shape \(0,\)"):
         pad_texts([torch.empty(0, dtype=torch.long)])
 

@@ -7,14 +7,14 @@ import torch
 
 from mmattn.errors import InputError
 from mmattn.speech.lina.losses import lina_loss
-from mmattn.speech.lina.network.batch import Utterance, collate
+from mmattn.speech.lina.network.batch import TextAndCodes, collate
 from mmattn.speech.lina.voices.tuning import TuningOptions, TuningStep, tune
 from tests.speech.lina.tiny import text_ids, tiny_model, utterances
 
 
-def samples() -> list[Utterance]:
+def samples() -> list[TextAndCodes]:
     """A voice that knows three of twelve sounds."""
-    return [Utterance(text_ids(4, i), torch.randint(4, 7, (2, 8))) for i in range(6)]
+    return [TextAndCodes(text_ids(4, i), torch.randint(4, 7, (2, 8))) for i in range(6)]
 
 
 def test_the_loss_falls_and_the_weights_stay() -> None:
