@@ -27,7 +27,7 @@ from mmattn.kernels.products import Precision
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
-from mmattn.speech.lina.network.delay import START
+from mmattn.speech.lina.network.batch import START
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.results import LinaResult
 from mmattn.speech.lina.text.tokenizers import build_tokenizer

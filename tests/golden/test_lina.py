@@ -21,13 +21,20 @@ from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.generation.steps import GenerationOptions, Speech, SpeechRequest, generate
 from mmattn.speech.lina.losses import lina_loss, targets
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import SpeechBatch, TextAndCodes, collate
+from mmattn.speech.lina.network.batch import (
+    PAD,
+    SpeechBatch,
+    TextAndCodes,
+    collate,
+    delay,
+    to_codes,
+    to_tokens,
+    undelay,
+)
 from mmattn.speech.lina.network.cross_attention import cross_mask
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import PAD, delay, to_codes, to_tokens, undelay
 from mmattn.speech.lina.network.multihead_cross import PlainCrossAttention, multihead
-from mmattn.speech.lina.network.positions import TABLE, sinusoid
-from mmattn.speech.lina.network.text_encoder import TextEncoder, self_attention_mask
+from mmattn.speech.lina.network.text_encoder import TABLE, TextEncoder, self_attention_mask, sinusoid
 from mmattn.speech.lina.voices.state import InitialState
 from mmattn.speech.lina.weights.convert import from_published, published_state
 from mmattn.speech.lina.weights.names import to_published

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.speech.lina.network.delay import PAD, START
+from mmattn.speech.lina.network.batch import PAD, START
 
 __all__ = ["LinaLosses", "guided_attention_loss", "lina_loss", "targets", "top_k_accuracy"]
 

@@ -5,7 +5,7 @@ bidirectional encoder (:mod:`.network.text_encoder`); the decoder (:mod:`.networ
 codebooks' embeddings of one delayed frame after the other and gives the logits of the next. Plain ``nn.Module``: no
 files, no training logic, no ``no_grad`` inside. Causal in the audio.
 
-Shapes: B batch, M text tokens, N audio columns (delayed, see :mod:`.network.delay`), Q codebooks, V audio ids, d width.
+Shapes: B batch, M text tokens, N audio columns (delayed, see :mod:`.network.batch`), Q codebooks, V audio ids, d width.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from mmattn.core.weights.checkpoint import check_keys
 from mmattn.errors import CheckpointError, InputError
 from mmattn.kernels.products import Packable, Packed, Precision, StepLinear, step_product
 from mmattn.speech.lina.config import LinaConfig
-from mmattn.speech.lina.network.batch import SpeechBatch
+from mmattn.speech.lina.network.batch import PAD, START, SpeechBatch
 from mmattn.speech.lina.network.cross_attention import TextMemory, cross_mask
 from mmattn.speech.lina.network.decoder import AttentiveDecoder, DecoderState
-from mmattn.speech.lina.network.delay import PAD, START
 from mmattn.speech.lina.network.mixers import QkvTimeMixer
 from mmattn.speech.lina.network.text_encoder import TextEncoder
 

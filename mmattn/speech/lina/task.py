@@ -32,9 +32,8 @@ from mmattn.speech.lina.evaluation.spoken_task import SpokenTask
 from mmattn.speech.lina.generation.steps import GenerationOptions, SpeechRequest, generate
 from mmattn.speech.lina.losses import guided_attention_loss, lina_loss, top_k_accuracy
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import SpeechBatch
+from mmattn.speech.lina.network.batch import START, SpeechBatch
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import START
 from mmattn.speech.lina.training.codec_task import learning_rate_factor
 from mmattn.speech.lina.training.fit import check_fits, described
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmattn.speech.lina.network.delay import END
+from mmattn.speech.lina.network.batch import END
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
 from mmattn.speech.lina.voices.state import InitialState
 from mmattn.speech.lina.weights.store import StoredLina, save_lina

@@ -14,7 +14,7 @@ from mmattn.errors import InputError
 from mmattn.media.audio import read_audio
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule
-from mmattn.speech.lina.network.delay import START
+from mmattn.speech.lina.network.batch import START
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.task import LinaTask
 from mmattn.speech.lina.text.tokenizers import build_tokenizer

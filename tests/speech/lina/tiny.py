@@ -7,10 +7,9 @@ from torch import Tensor
 
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import TextAndCodes
+from mmattn.speech.lina.network.batch import END, TextAndCodes, delay, to_tokens
 from mmattn.speech.lina.network.cross_attention import TextMemory
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import END, delay, to_tokens
 
 
 def tiny_config(**changes: Any) -> LinaConfig:

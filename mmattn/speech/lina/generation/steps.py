@@ -24,9 +24,8 @@ from mmattn.errors import CheckpointError, InputError
 from mmattn.kernels.sampling import SamplingOptions, draw, penalise
 from mmattn.speech.lina.generation.utterance import Utterance
 from mmattn.speech.lina.model import LinaModel, LinaOutput
-from mmattn.speech.lina.network.batch import pad_texts
+from mmattn.speech.lina.network.batch import END, PAD, START, delay, pad_texts, to_tokens
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import END, PAD, START, delay, to_tokens
 
 __all__ = ["Generation", "GenerationOptions", "Speech", "SpeechRequest", "generate"]
 

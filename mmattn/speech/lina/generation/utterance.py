@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmattn.speech.lina.network.batch import END, START, to_codes, undelay
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import END, START, to_codes, undelay
 
 __all__ = ["Utterance"]
 

@@ -30,7 +30,7 @@ from mmattn.attention.rotary import RotaryEmbedding, rotate
 from mmattn.kernels.products import StepLinear
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.blocks import MixerState, RecurrentBlock
-from mmattn.speech.lina.network.positions import ConvolutionalPositions, SinusoidalPositions
+from mmattn.speech.lina.network.text_encoder import ConvolutionalPositions, SinusoidalPositions
 
 __all__ = ["BlindCrossAttention", "CrossAttention", "Projections", "TextMemory", "attend", "cross_mask", "rotate_from"]
 

@@ -10,8 +10,8 @@ from mmattn.errors import CheckpointError, InputError
 from mmattn.kernels.sampling import SamplingOptions
 from mmattn.speech.lina.generation.steps import Generation, GenerationOptions, Speech, SpeechRequest, generate
 from mmattn.speech.lina.model import LinaModel
+from mmattn.speech.lina.network.batch import END, PAD, START, delay, to_codes, to_tokens, undelay
 from mmattn.speech.lina.network.decoder import DecoderState
-from mmattn.speech.lina.network.delay import END, PAD, START, delay, to_codes, to_tokens, undelay
 from tests.speech.lina.tiny import ScriptedModel, some_codes, text_ids, tiny_config, tiny_model
 
 GREEDY = SamplingOptions(temperature=0.0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mmattn.speech.lina.generation.utterance import Utterance
-from mmattn.speech.lina.network.delay import END, START, to_tokens
+from mmattn.speech.lina.network.batch import END, START, to_tokens
 from tests.speech.lina.tiny import some_codes
 
 
