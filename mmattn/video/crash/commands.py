@@ -44,7 +44,10 @@ def infer(request: InferRequest) -> int:
     AlertRule(options.alert_threshold, options.persistence, options.cooldown)
 
     def make_predictor(items: Sequence[InputItem]) -> CrashPredictor:
-        return _load(request, features_only=all(item.path.suffix.lower() == ".npz" for item in items))
+        features_only = all(item.path.suffix.lower() == ".npz" for item in items)
+        return _predictor(
+            request.checkpoint, request.device, options=options, features_only=features_only, **request.overrides
+        )
 
     finish = partial(
         write_page,
@@ -66,7 +69,8 @@ def live(request: InferRequest) -> int:
     if request.dry_run:
         print(f"would watch the {source.kind} {source.address}; nothing was opened.")
         return 0
-    count = watch(_load(request), source, request.output, seconds=request.live_seconds, overwrite=request.overwrite)
+    predictor = _predictor(request.checkpoint, request.device, options=request.options, **request.overrides)
+    count = watch(predictor, source, request.output, seconds=request.live_seconds, overwrite=request.overwrite)
     print(f"{count} alerts -> {request.output}", file=sys.stderr)
     return 0
 
@@ -87,13 +91,12 @@ def calibrate(args: argparse.Namespace) -> int:
     from mmattn.core.calibration import measure_items, write_calibration
     from mmattn.media.video import VIDEO_SUFFIXES
     from mmattn.video.crash.config import CrashInferOptions
-    from mmattn.video.crash.predictor import CrashPredictor
     from mmattn.video.crash.stream.alerts import AlertRule, threshold_for_rate
 
     rule = AlertRule(persistence=args.persistence, cooldown=args.cooldown)
     items = expand_inputs([args.folder], suffixes=VIDEO_SUFFIXES)
     options = CrashInferOptions(persistence=args.persistence, cooldown=args.cooldown, overlay=False)
-    predictor = CrashPredictor.from_pretrained(args.checkpoint, device=args.device, options=options)
+    predictor = _predictor(args.checkpoint, args.device, options=options)
 
     def curve(video: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         result = predictor.predict(video)
@@ -223,24 +226,10 @@ def _report(filled: Filled, output: Path) -> int:
     return 1 if filled.errors else 0
 
 
-def _load(request: InferRequest, *, features_only: bool = False) -> CrashPredictor:
-    overrides = dict(request.overrides)
-    return _predictor(request.checkpoint, request.device, request.options, overrides, features_only=features_only)
-
-
-def _predictor(
-    checkpoint: str,
-    device: str,
-    options: Any = None,
-    overrides: dict[str, Any] | None = None,
-    *,
-    features_only: bool = False,
-) -> CrashPredictor:
+def _predictor(checkpoint: str, device: str, **settings: Any) -> CrashPredictor:
     from mmattn.video.crash.predictor import CrashPredictor
 
-    return CrashPredictor.from_pretrained(
-        checkpoint, device=device, options=options, features_only=features_only, **(overrides or {})
-    )
+    return CrashPredictor.from_pretrained(checkpoint, device=device, **settings)
 
 
 def _card(record: dict[str, Any]) -> GalleryItem:

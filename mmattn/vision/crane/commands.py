@@ -40,7 +40,7 @@ def infer(request: InferRequest) -> int:
     with ExitStack() as stack:
 
         def make_predictor(items: Sequence[InputItem]) -> CranePredictor:
-            predictor = _predictor(request.checkpoint, request.device, request.options, dict(request.overrides))
+            predictor = _predictor(request.checkpoint, request.device, options=request.options, **request.overrides)
             if request.options.mutual:
                 scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmattn-mutual-")))
                 pictures = [item.path for item in items if item.path.suffix.lower() in IMAGE_SUFFIXES]
@@ -69,7 +69,7 @@ def export(args: argparse.Namespace) -> int:
     """Writes the static-prompt model as a torch.export program and as ONNX."""
     from mmattn.vision.crane.weights.export import export_model
 
-    predictor = _predictor(args.checkpoint, "cpu", None, {})
+    predictor = _predictor(args.checkpoint, "cpu")
     differences = export_model(predictor.model, args.output, args.format or ["torch", "onnx"])
     for name, difference in differences.items():
         print(f"{args.output / name}: largest difference from the model {difference:.1e}")
@@ -83,7 +83,7 @@ def calibrate(args: argparse.Namespace) -> int:
     from mmattn.vision.crane.evaluation.calibration import find_threshold
 
     items = expand_inputs([args.folder], suffixes=IMAGE_SUFFIXES)
-    predictor = _predictor(args.checkpoint, args.device, None, {})
+    predictor = _predictor(args.checkpoint, args.device)
 
     def score(picture: Path) -> float:
         values, _ = predictor.scores_and_maps([predictor.read(picture)], [None])
@@ -145,10 +145,10 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--layout", help="name of the layout, such as mvtec or visa; default: guessed")
 
 
-def _predictor(checkpoint: str, device: str, options: Any, overrides: dict[str, Any]) -> CranePredictor:
+def _predictor(checkpoint: str, device: str, **settings: Any) -> CranePredictor:
     from mmattn.vision.crane.predictor import CranePredictor
 
-    return CranePredictor.from_pretrained(checkpoint, device=device, options=options, **overrides)
+    return CranePredictor.from_pretrained(checkpoint, device=device, **settings)
 
 
 def _read_ahead(path: Path) -> Any:
