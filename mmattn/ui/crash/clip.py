@@ -9,21 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 
 from mmattn.errors import InputError
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
 from mmattn.ui.notices import as_notices
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.results import CrashResult, fit_picture
+from mmattn.video.crash.results import SHOWN_BOXES, CrashResult, fit_picture
 from mmattn.video.crash.stream.alerts import AlertRule
 from mmattn.viz.risk import draw_boxes
 
 __all__ = ["MAX_SECONDS", "Watched", "pack", "watch"]
 
 MAX_SECONDS = 300
-_SHOWN_BOXES = 5
 _READ_AT_ONCE = 16
 
 
@@ -84,9 +82,8 @@ def write_attention(result: CrashResult, target: Path) -> Path:
             frames = reader.get_batch(result.sources[start : start + _READ_AT_ONCE])
             for frame, sight in zip(frames, result.sights[start : start + _READ_AT_ONCE], strict=True):
                 fitted, scale = fit_picture(frame)
-                most = np.argsort(-sight.attention, kind="stable")[:_SHOWN_BOXES]
-                captions = [sight.classes[i].replace("_", " ") for i in most]
-                writer.write(draw_boxes(fitted, sight.boxes[most] * scale, sight.attention[most], captions))
+                seen = sight.strongest(SHOWN_BOXES)
+                writer.write(draw_boxes(fitted, seen.boxes * scale, seen.attention, seen.captions))
     return target
 
 

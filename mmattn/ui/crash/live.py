@@ -14,16 +14,14 @@ from mmattn.ui.crash.view import attended
 from mmattn.ui.notices import as_notices
 from mmattn.ui.theme import waiting_html
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.results import CrashResult, fit_picture
+from mmattn.video.crash.results import CrashResult, draw_step
 from mmattn.video.crash.stream.alerts import Alert, AlertRule
 from mmattn.video.crash.stream.frame_risk import FrameRisk
 from mmattn.video.crash.stream.session import CrashSession
-from mmattn.viz.risk import overlay_risk
 
 __all__ = ["Live", "live_html", "look"]
 
 REMEMBERED_SECONDS = 60
-_SHOWN_BOXES = 5
 _SIDE = 560
 _CURVE_SECONDS = 10.0
 
@@ -103,19 +101,14 @@ def draw(frame: np.ndarray, live: Live, rule: AlertRule) -> np.ndarray:
     """Returns the frame with the boxes that are attended to, the gauge and the curve of the last seconds."""
     last = live.steps[-1]
     recent = [step for step in live.steps if last.time - step.time <= _CURVE_SECONDS]
-    fitted, scale = fit_picture(frame, _SIDE)
-    most = np.argsort(-last.sight.attention, kind="stable")[:_SHOWN_BOXES]
-    return overlay_risk(
-        fitted,
-        last.sight.boxes[most] * scale,
-        last.sight.attention[most],
-        times=[step.time for step in recent],
-        risks=[step.risk for step in recent],
-        now=last.time,
-        risk=last.risk,
+    return draw_step(
+        frame,
+        last.sight,
+        [step.time for step in recent],
+        [step.risk for step in recent],
         threshold=rule.threshold,
         alerts=[alert.time for alert in live.alerts(rule)],
-        captions=[last.sight.classes[i].replace("_", " ") for i in most],
+        side=_SIDE,
     )
 
 

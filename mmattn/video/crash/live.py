@@ -24,9 +24,8 @@ from mmattn.errors import InputError
 from mmattn.media.image import write_png
 from mmattn.media.stream.live_source import LiveFrame, LiveSource, Notice
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.results import fit_picture
+from mmattn.video.crash.results import draw_step
 from mmattn.video.crash.stream.frame_risk import FrameRisk
-from mmattn.viz.risk import overlay_risk
 
 __all__ = ["LiveWriter", "watch"]
 
@@ -117,7 +116,10 @@ class LiveWriter:
         self.num_alerts += 1
         name = f"alert_{self.num_alerts:04d}.png"
         if picture is not None:
-            write_png(self.output / name, self._drawn(step, picture))
+            times, risks = zip(*self._recent, strict=True)
+            threshold = self.rule.threshold
+            drawn = draw_step(picture, step.sight, times, risks, threshold=threshold, alerts=[step.time])
+            write_png(self.output / name, drawn)
         line = {**step.alert.to_json(), "picture": name if picture is not None else None}
         self._alerts.write(json.dumps(line) + "\n")
 
@@ -133,20 +135,3 @@ class LiveWriter:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-    def _drawn(self, step: FrameRisk, picture: np.ndarray) -> np.ndarray:
-        fitted, scale = fit_picture(picture)
-        times, risks = zip(*self._recent, strict=True)
-        most = np.argsort(-step.sight.attention, kind="stable")[:5]
-        return overlay_risk(
-            fitted,
-            step.sight.boxes[most] * scale,
-            step.sight.attention[most],
-            times=times,
-            risks=risks,
-            now=step.time,
-            risk=step.risk,
-            threshold=self.rule.threshold,
-            alerts=[step.time],
-            captions=[step.sight.classes[j].replace("_", " ") for j in most],
-        )

@@ -22,13 +22,13 @@ from mmattn.video.crash.stream.alerts import Alert, AlertRule, find_alerts, sust
 from mmattn.video.crash.stream.frame_risk import FrameRisk, Sight
 from mmattn.viz.risk import overlay_risk
 
-__all__ = ["CrashResult", "fit_picture"]
+__all__ = ["SHOWN_BOXES", "CrashResult", "draw_step", "fit_picture"]
 
 Picture = npt.NDArray[np.uint8]
 
 OVERLAY_SIDE = 960
 _NARROWEST = 320
-_SHOWN_BOXES = 5
+SHOWN_BOXES = 5
 _LISTED_BOXES = 3
 _READ_AT_ONCE = 16
 _WINDOW = 10.0
@@ -144,15 +144,15 @@ class CrashResult:
     def frames_json(self) -> Iterator[dict[str, Any]]:
         """Yields each step with its most attended road users as plain JSON types."""
         for i, sight in enumerate(self.sights):
-            most = np.argsort(-sight.attention, kind="stable")[:_LISTED_BOXES]
+            seen = sight.strongest(_LISTED_BOXES)
             users = [
                 {
-                    "box": [round(float(value), 1) for value in sight.boxes[j]],
-                    "class": sight.classes[j],
-                    "score": round(float(sight.scores[j]), 4),
-                    "attention": round(float(sight.attention[j]), 4),
+                    "box": [round(float(value), 1) for value in box],
+                    "class": name,
+                    "score": round(float(score), 4),
+                    "attention": round(float(attention), 4),
                 }
-                for j in most
+                for box, score, name, attention in zip(*seen, strict=True)
             ]
             step: dict[str, Any] = {"time": round(float(self.times[i]), 3), "risk": round(float(self.risk[i]), 6)}
             if self.uncertainty is not None:
@@ -187,22 +187,9 @@ class CrashResult:
         """Yields the picture of each step, about 960 pixels a side, with boxes, gauge and curve drawn on it."""
         alerts = [alert.time for alert in self.alerts]
         for i, picture in enumerate(self._pictures()):
-            fitted, scale = fit_picture(picture)
-            sight, now = self.sights[i], float(self.times[i])
-            most = np.argsort(-sight.attention, kind="stable")[:_SHOWN_BOXES]
-            first = int(np.searchsorted(self.times, now - _WINDOW))
-            yield overlay_risk(
-                fitted,
-                sight.boxes[most] * scale,
-                sight.attention[most],
-                times=self.times[first : i + 1],
-                risks=self.risk[first : i + 1],
-                now=now,
-                risk=float(self.risk[i]),
-                threshold=self.rule.threshold,
-                alerts=alerts,
-                captions=[sight.classes[j].replace("_", " ") for j in most],
-            )
+            first = int(np.searchsorted(self.times, float(self.times[i]) - _WINDOW))
+            times, risks = self.times[first : i + 1], self.risk[first : i + 1]
+            yield draw_step(picture, self.sights[i], times, risks, threshold=self.rule.threshold, alerts=alerts)
 
     def save(self, directory: Path, name: str) -> list[Path]:
         """Writes JSON, CSV, npz, the curve and, where there are pictures, video and worst moment; returns the paths.
@@ -246,6 +233,43 @@ class CrashResult:
         with open_video(self.video) as reader:
             for start in range(0, len(self.sources), _READ_AT_ONCE):
                 yield from reader.get_batch(self.sources[start : start + _READ_AT_ONCE])
+
+
+def draw_step(
+    picture: Picture,
+    sight: Sight,
+    times: npt.ArrayLike,
+    risks: npt.ArrayLike,
+    *,
+    threshold: float,
+    alerts: Sequence[float],
+    side: int = OVERLAY_SIDE,
+) -> Picture:
+    """Returns the picture of a step, fitted, with the boxes that are attended to, the gauge and the curve.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        sight: What the step sees, in pixels of the picture.
+        times: (T,) seconds of the curve; the last is the step's own.
+        risks: (T,) risks of the curve.
+        threshold: Of the alerts.
+        alerts: Their moments, seconds.
+        side: Longest side, pixels.
+    """
+    fitted, scale = fit_picture(picture, side)
+    seen = sight.strongest(SHOWN_BOXES)
+    return overlay_risk(
+        fitted,
+        seen.boxes * scale,
+        seen.attention,
+        times=times,
+        risks=risks,
+        now=float(np.asarray(times)[-1]),
+        risk=float(np.asarray(risks)[-1]),
+        threshold=threshold,
+        alerts=alerts,
+        captions=seen.captions,
+    )
 
 
 def fit_picture(picture: Picture, side: int = OVERLAY_SIDE) -> tuple[Picture, float]:

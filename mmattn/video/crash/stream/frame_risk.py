@@ -28,6 +28,17 @@ class Sight(NamedTuple):
     classes: tuple[str, ...]
     attention: npt.NDArray[np.float32]
 
+    def strongest(self, count: int) -> Sight:
+        """Returns the ``count`` road users of the largest attention, the first of equals, the strongest first."""
+        most = np.argsort(-self.attention, kind="stable")[:count]
+        names = tuple(self.classes[i] for i in most)
+        return Sight(self.boxes[most], self.scores[most], names, self.attention[most])
+
+    @property
+    def captions(self) -> list[str]:
+        """The classes as they are written for people."""
+        return [name.replace("_", " ") for name in self.classes]
+
 
 @dataclass(frozen=True)
 class FrameRisk:
