@@ -17,10 +17,10 @@ __all__ = [
     "Array",
     "Cells",
     "Rng",
-    "blend",
     "cells",
     "coordinates",
     "fractal",
+    "mix",
     "palette",
     "square_wave",
     "streaks",
@@ -166,7 +166,7 @@ def palette(rng: Rng, count: int, contrast: float = 0.3) -> Array:
     return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].astype(np.float32)
 
 
-def blend(first: Array, second: Array, share: Array) -> Array:
+def mix(first: Array, second: Array, share: Array) -> Array:
     """Mixes two pictures or colours; ``share`` (S, S) in [0, 1] is how much of the second shows. Gives (S, S, 3)."""
     return (first + (second - first) * share[..., None]).astype(np.float32)
 

@@ -16,10 +16,10 @@ from mmattn.drawing.fields import (
     SIZE,
     Array,
     Rng,
-    blend,
     cells,
     coordinates,
     fractal,
+    mix,
     palette,
     square_wave,
     streaks,
@@ -40,7 +40,7 @@ def _wood(rng: Rng) -> Array:
     warp = fractal(rng, 140, 3)
     rings = 0.5 + 0.5 * np.sin(u / rng.uniform(2, 8) + rng.uniform(3, 14) * warp + 0.01 * v)
     colours = palette(rng, 2, rng.uniform(0.15, 0.4))
-    picture = blend(colours[0], colours[1], rings.astype(np.float32) ** rng.uniform(0.7, 2.5))
+    picture = mix(colours[0], colours[1], rings.astype(np.float32) ** rng.uniform(0.7, 2.5))
     return tint(tint(picture, streaks(rng, 31, 0.0), 0.1), fractal(rng, 12, 3), 0.2)
 
 
@@ -59,7 +59,7 @@ def _fabric(rng: Rng) -> Array:
     over = (np.sign(warp * weft) * 0.5 + 0.5).astype(np.float32)
     height = np.where(over > 0.5, np.abs(warp), np.abs(weft)).astype(np.float32)
     colours = palette(rng, 2, rng.uniform(0.05, 0.3))
-    picture = tint(blend(colours[0], colours[1], over), height, rng.uniform(0.3, 0.8))
+    picture = tint(mix(colours[0], colours[1], over), height, rng.uniform(0.3, 0.8))
     return tint(picture, fractal(rng, 10, 3), 0.15)
 
 
@@ -84,15 +84,15 @@ def _tile(rng: Rng) -> Array:
     colours = palette(rng, 2, 0.4)
     face = tint(np.broadcast_to(colours[0], (SIZE, SIZE, 3)), shade, rng.uniform(0.0, 0.3))
     face = tint(face, fractal(rng, 25, 4), rng.uniform(0.05, 0.3))
-    return blend(face, colours[1], joint)
+    return mix(face, colours[1], joint)
 
 
 def _marble(rng: Rng) -> Array:
     u, _ = coordinates(rng)
     vein = np.abs(np.sin(u / rng.uniform(20, 50) + rng.uniform(4, 10) * fractal(rng, 110, 5)))
     colours = palette(rng, 3, 0.35)
-    base = blend(colours[0], colours[1], fractal(rng, 70, 4))
-    return blend(base, colours[2], (1 - vein.astype(np.float32)) ** rng.uniform(3, 8) * rng.uniform(0.5, 1))
+    base = mix(colours[0], colours[1], fractal(rng, 70, 4))
+    return mix(base, colours[2], (1 - vein.astype(np.float32)) ** rng.uniform(3, 8) * rng.uniform(0.5, 1))
 
 
 def _grid(rng: Rng) -> Array:
@@ -102,8 +102,8 @@ def _grid(rng: Rng) -> Array:
     first, second = square_wave(u + shear * v, period, duty), square_wave(v - shear * u, period, duty)
     colours = palette(rng, 2, 0.55)
     behind = tint(np.broadcast_to(colours[0], (SIZE, SIZE, 3)), fractal(rng, 90, 3), 0.25)
-    picture = blend(behind, colours[1] * 0.85, first)
-    return tint(blend(picture, colours[1], second), fractal(rng, 8, 2), 0.12)
+    picture = mix(behind, colours[1] * 0.85, first)
+    return tint(mix(picture, colours[1], second), fractal(rng, 8, 2), 0.12)
 
 
 def _perforated(rng: Rng) -> Array:
@@ -116,7 +116,7 @@ def _perforated(rng: Rng) -> Array:
     colours = palette(rng, 2, 0.5)
     sheet = tint(np.broadcast_to(colours[0], (SIZE, SIZE, 3)), streaks(rng, 25, rng.uniform(0, np.pi)), 0.15)
     rim = np.exp(-((distance - 1) ** 2) / 2).astype(np.float32)
-    return tint(blend(sheet, colours[1] * 0.5, np.clip(0.5 - distance, 0, 1)), 0.5 + rim / 2, 0.3)
+    return tint(mix(sheet, colours[1] * 0.5, np.clip(0.5 - distance, 0, 1)), 0.5 + rim / 2, 0.3)
 
 
 def _concrete(rng: Rng) -> Array:
@@ -129,9 +129,9 @@ def _concrete(rng: Rng) -> Array:
 def _carpet(rng: Rng) -> Array:
     colours = palette(rng, 3, rng.uniform(0.1, 0.3))
     pile = fractal(rng, rng.uniform(4, 7), 2)
-    picture = blend(colours[0], colours[1], np.clip(fractal(rng, rng.uniform(5, 9), 2) * 2 - 0.5, 0, 1))
+    picture = mix(colours[0], colours[1], np.clip(fractal(rng, rng.uniform(5, 9), 2) * 2 - 0.5, 0, 1))
     fleck = np.clip((fractal(rng, 7, 2) - 0.68) * 8, 0, 1)
-    return tint(blend(picture, colours[2], fleck), pile, rng.uniform(0.4, 0.9))
+    return tint(mix(picture, colours[2], fleck), pile, rng.uniform(0.4, 0.9))
 
 
 def _terrazzo(rng: Rng) -> Array:
@@ -139,14 +139,14 @@ def _terrazzo(rng: Rng) -> Array:
     colours = palette(rng, 4, 0.45)
     chosen = colours[1:][(stone.value * 2.999).astype(int)]
     shown = np.clip((stone.edge - rng.uniform(0.8, 2.0)) * 1.2, 0, 1) * (stone.label % 5 > rng.integers(0, 2))
-    picture = blend(np.broadcast_to(colours[0], (SIZE, SIZE, 3)), chosen, shown.astype(np.float32))
+    picture = mix(np.broadcast_to(colours[0], (SIZE, SIZE, 3)), chosen, shown.astype(np.float32))
     return tint(picture, fractal(rng, 10, 3), 0.12)
 
 
 def _cork(rng: Rng) -> Array:
     crumb = cells(rng, rng.uniform(6, 13))
     colours = palette(rng, 2, 0.3)
-    picture = blend(colours[0], colours[1], crumb.value)
+    picture = mix(colours[0], colours[1], crumb.value)
     dark = np.clip((fractal(rng, 11, 2) - 0.75) * 9, 0, 1)
     return tint(tint(picture, np.clip(crumb.edge / 2, 0, 1), 0.35), 0.5 - dark / 2, 0.7)
 
@@ -160,7 +160,7 @@ def _knit(rng: Rng) -> Array:
     groove = 1 - np.exp(-((slant - 1) ** 2) / 0.02) - np.exp(-(slant**2) / 0.02)
     colours = palette(rng, 2, rng.uniform(0.0, 0.25))
     rows = np.floor(v / (width * 0.8 * int(rng.integers(2, 7)))) % 2
-    picture = blend(colours[0], colours[1], rows.astype(np.float32))
+    picture = mix(colours[0], colours[1], rows.astype(np.float32))
     return tint(picture, np.clip(stitch * 0.7 + 0.3 * groove, 0, 1).astype(np.float32), rng.uniform(0.5, 0.9))
 
 
@@ -183,7 +183,7 @@ def _foam(rng: Rng) -> Array:
     bubble = cells(rng, rng.uniform(7, 18), regular=0.3)
     wall = np.exp(-bubble.edge / rng.uniform(0.8, 2.2)).astype(np.float32)
     colours = palette(rng, 2, 0.35)
-    picture = blend(colours[0], colours[1], wall)
+    picture = mix(colours[0], colours[1], wall)
     return tint(picture, bubble.value, rng.uniform(0.1, 0.4))
 
 
@@ -195,7 +195,7 @@ def _plaid(rng: Rng) -> Array:
     for axis in (u, v):
         for colour in colours[1:3]:
             band = square_wave(axis + rng.uniform(0, period), period, rng.uniform(0.08, 0.4))
-            picture = blend(picture, colour, band * 0.5)
+            picture = mix(picture, colour, band * 0.5)
     thread = 0.5 + 0.5 * np.sin(2 * np.pi * (u + v) / rng.uniform(3, 5))
     return tint(picture, thread.astype(np.float32), 0.25)
 
@@ -221,7 +221,7 @@ def _print(rng: Rng) -> Array:
     motif = (np.abs(x) ** sharp + np.abs(y) ** sharp) ** (1 / sharp) - rng.uniform(0.18, 0.34)
     ring = np.abs(motif) - rng.uniform(0.05, 0.12) if rng.random() < 0.4 else motif
     colours = palette(rng, 2, rng.uniform(0.25, 0.6))
-    picture = blend(colours[0], colours[1], np.clip(0.5 - ring * period, 0, 1).astype(np.float32))
+    picture = mix(colours[0], colours[1], np.clip(0.5 - ring * period, 0, 1).astype(np.float32))
     return tint(picture, fractal(rng, 30, 5), 0.15)
 
 

@@ -19,7 +19,7 @@ from mmattn.drawing.fields import SIZE, Array, Rng
 from mmattn.errors import InputError, MissingExtraError
 from mmattn.media.image import read_image
 
-__all__ = ["TRAINING", "VALIDATION", "Source", "crop", "load_source"]
+__all__ = ["TRAINING", "VALIDATION", "Photograph", "crop", "load_source"]
 
 WALLPAPERS = Path("/usr/share/backgrounds")
 """Where Debian's wallpaper packages put their files."""
@@ -27,7 +27,7 @@ WALLPAPERS = Path("/usr/share/backgrounds")
 _LONGEST_SHORT_SIDE = 1400
 
 
-class Source(NamedTuple):
+class Photograph(NamedTuple):
     """One photograph: the package it is in, its file there, its licence."""
 
     package: str
@@ -36,36 +36,36 @@ class Source(NamedTuple):
 
 
 TRAINING = {
-    "fig": Source("lomiri-wallpapers-16.04", "Picture_0B_by_freespace.jpg", "CC BY 4.0"),
-    "brushes": Source("lomiri-wallpapers-16.04", "Picture_1A_by_freespace.jpg", "CC BY 4.0"),
-    "room": Source("lomiri-wallpapers-16.04", "Wine_by_Jakkub_Mede.jpg", "CC BY 4.0"),
-    "hills": Source("lomiri-wallpapers-16.04", "aitzgorri_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
-    "dogs": Source("lomiri-wallpapers-16.04", "friends_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
-    "stream": Source("lomiri-wallpapers-16.04", "life_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
-    "mountains": Source("lomiri-wallpapers-16.04", "picosdeeuropa_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
-    "dandelions": Source("lomiri-wallpapers-16.04", "seeding_by_Clements_Engelhardt.jpg", "CC0"),
-    "sunset": Source("lomiri-wallpapers-16.04", "sunset_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
-    "astronaut": Source("scikit-image", "skimage/data/astronaut.png", "public domain (NASA)"),
-    "camera": Source("scikit-image", "skimage/data/camera.png", "CC0"),
-    "rocket": Source("scikit-image", "skimage/data/rocket.jpg", "CC0"),
-    "hubble": Source("scikit-image", "skimage/data/hubble_deep_field.jpg", "public domain (NASA)"),
-    "retina": Source("scikit-image", "skimage/data/retina.jpg", "public domain"),
-    "motorcycle": Source("scikit-image", "skimage/data/motorcycle_left.png", "CC0"),
-    "china": Source("scikit-learn", "sklearn/datasets/images/china.jpg", "CC BY 2.0"),
-    "hopper": Source("matplotlib", "matplotlib/mpl-data/sample_data/grace_hopper.jpg", "public domain (US Navy)"),
+    "fig": Photograph("lomiri-wallpapers-16.04", "Picture_0B_by_freespace.jpg", "CC BY 4.0"),
+    "brushes": Photograph("lomiri-wallpapers-16.04", "Picture_1A_by_freespace.jpg", "CC BY 4.0"),
+    "room": Photograph("lomiri-wallpapers-16.04", "Wine_by_Jakkub_Mede.jpg", "CC BY 4.0"),
+    "hills": Photograph("lomiri-wallpapers-16.04", "aitzgorri_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
+    "dogs": Photograph("lomiri-wallpapers-16.04", "friends_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
+    "stream": Photograph("lomiri-wallpapers-16.04", "life_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
+    "mountains": Photograph("lomiri-wallpapers-16.04", "picosdeeuropa_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
+    "dandelions": Photograph("lomiri-wallpapers-16.04", "seeding_by_Clements_Engelhardt.jpg", "CC0"),
+    "sunset": Photograph("lomiri-wallpapers-16.04", "sunset_by_Aitzol_Berasategi.jpg", "CC BY 4.0"),
+    "astronaut": Photograph("scikit-image", "skimage/data/astronaut.png", "public domain (NASA)"),
+    "camera": Photograph("scikit-image", "skimage/data/camera.png", "CC0"),
+    "rocket": Photograph("scikit-image", "skimage/data/rocket.jpg", "CC0"),
+    "hubble": Photograph("scikit-image", "skimage/data/hubble_deep_field.jpg", "public domain (NASA)"),
+    "retina": Photograph("scikit-image", "skimage/data/retina.jpg", "public domain"),
+    "motorcycle": Photograph("scikit-image", "skimage/data/motorcycle_left.png", "CC0"),
+    "china": Photograph("scikit-learn", "sklearn/datasets/images/china.jpg", "CC BY 2.0"),
+    "hopper": Photograph("matplotlib", "matplotlib/mpl-data/sample_data/grace_hopper.jpg", "public domain (US Navy)"),
 }
 """What flawless and damaged training pictures are cut from."""
 
 VALIDATION = {
-    "leaf": Source("mate-backgrounds", "mate/nature/Blinds.jpg", "GPL-2+"),
-    "meadow": Source("mate-backgrounds", "mate/nature/GreenMeadow.jpg", "GPL-2+"),
-    "planks": Source("mate-backgrounds", "mate/nature/Wood.jpg", "GPL-2+"),
-    "dune": Source("mate-backgrounds", "mate/nature/Dune.jpg", "GPL-2+"),
-    "raindrops": Source("mate-backgrounds", "mate/nature/RainDrops.jpg", "GPL-2+"),
-    "bark": Source("lomiri-wallpapers-20.04", "Kleiber_by_Lukas_Baubkus.jpg", "CC BY-SA 3.0"),
-    "foliage": Source("lomiri-wallpapers-16.04", "Dragonfly_by_Bolly.jpg", "CC BY-SA 4.0"),
-    "tissue": Source("scikit-image", "skimage/data/ihc.png", "CC0"),
-    "text": Source("scikit-image", "skimage/data/text.png", "public domain"),
+    "leaf": Photograph("mate-backgrounds", "mate/nature/Blinds.jpg", "GPL-2+"),
+    "meadow": Photograph("mate-backgrounds", "mate/nature/GreenMeadow.jpg", "GPL-2+"),
+    "planks": Photograph("mate-backgrounds", "mate/nature/Wood.jpg", "GPL-2+"),
+    "dune": Photograph("mate-backgrounds", "mate/nature/Dune.jpg", "GPL-2+"),
+    "raindrops": Photograph("mate-backgrounds", "mate/nature/RainDrops.jpg", "GPL-2+"),
+    "bark": Photograph("lomiri-wallpapers-20.04", "Kleiber_by_Lukas_Baubkus.jpg", "CC BY-SA 3.0"),
+    "foliage": Photograph("lomiri-wallpapers-16.04", "Dragonfly_by_Bolly.jpg", "CC BY-SA 4.0"),
+    "tissue": Photograph("scikit-image", "skimage/data/ihc.png", "CC0"),
+    "text": Photograph("scikit-image", "skimage/data/text.png", "public domain"),
 }
 """What temperatures and other choices are made on; nothing is learned from them."""
 
@@ -93,7 +93,7 @@ def load_source(name: str) -> Array:
     return picture
 
 
-def _path_of(source: Source) -> Path:
+def _path_of(source: Photograph) -> Path:
     if not source.file.startswith(("skimage/", "sklearn/", "matplotlib/")):
         return WALLPAPERS / source.file
     package, _, inside = source.file.partition("/")

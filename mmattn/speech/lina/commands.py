@@ -114,7 +114,7 @@ def _speak(request: InferRequest) -> int:
 
     def finish(output: Path, finished: Sequence[dict[str, Any]]) -> None:
         records.extend(finished)
-        write_page(output, finished, _card, title="Lina: text made speech", note=NOTE)
+        write_page(output, finished, _gallery_item, title="Lina: text made speech", note=NOTE)
 
     code = run_batch(
         replace(request, options=recorded_options(request.options)),
@@ -197,7 +197,7 @@ def _load(request: InferRequest, options: Any) -> LinaPredictor:
     )
 
 
-def _card(record: dict[str, Any]) -> GalleryItem:
+def _gallery_item(record: dict[str, Any]) -> GalleryItem:
     from mmattn.viz.gallery import GalleryItem
 
     return GalleryItem(

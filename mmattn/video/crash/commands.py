@@ -51,7 +51,7 @@ def infer(request: InferRequest) -> int:
 
     finish = partial(
         write_page,
-        card=_card,
+        card=_gallery_item,
         title="CRASH: accidents seen coming",
         note=NOTE,
         threshold=options.alert_threshold,
@@ -232,7 +232,7 @@ def _predictor(checkpoint: str, device: str, **settings: Any) -> CrashPredictor:
     return CrashPredictor.from_pretrained(checkpoint, device=device, **settings)
 
 
-def _card(record: dict[str, Any]) -> GalleryItem:
+def _gallery_item(record: dict[str, Any]) -> GalleryItem:
     from mmattn.core.batch.page import by_ending
     from mmattn.viz.gallery import GalleryItem
 

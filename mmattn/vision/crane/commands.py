@@ -35,7 +35,11 @@ def infer(request: InferRequest) -> int:
     from mmattn.media.video import VIDEO_SUFFIXES
 
     finish = partial(
-        write_page, card=_card, title="Crane: what looks damaged", note=NOTE, threshold=request.options.threshold
+        write_page,
+        card=_gallery_item,
+        title="Crane: what looks damaged",
+        note=NOTE,
+        threshold=request.options.threshold,
     )
     with ExitStack() as stack:
 
@@ -160,7 +164,7 @@ def _read_ahead(path: Path) -> Any:
     return path if is_video(path) else Picture(read_image(path), str(path.resolve()))
 
 
-def _card(record: dict[str, Any]) -> GalleryItem:
+def _gallery_item(record: dict[str, Any]) -> GalleryItem:
     from mmattn.core.batch.page import by_ending
     from mmattn.viz.gallery import GalleryItem
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.drawing.fields import SIZE, Array, Rng, blend, fractal, palette
+from mmattn.drawing.fields import SIZE, Array, Rng, fractal, mix, palette
 
 __all__ = ["SEEN", "UNSEEN", "Damage", "Scene"]
 
@@ -117,7 +117,7 @@ def _crack(rng: Rng, scene: Scene, area: float) -> Damage:
             extent = np.maximum(extent, _path(rng, fork, 0.2 * area / width, 0.5, max(width - 1, 1)))
     extent *= scene.region
     dark = rng.uniform(0.05, 0.5)
-    return Damage(blend(scene.picture, scene.picture * dark, extent), extent)
+    return Damage(mix(scene.picture, scene.picture * dark, extent), extent)
 
 
 def _stain(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -130,7 +130,7 @@ def _stain(rng: Rng, scene: Scene, area: float) -> Damage:
     colour = palette(rng, 1)[0] * rng.uniform(0.3, 1.0)
     multiply = rng.random() < 0.5
     target = scene.picture * (0.3 + 0.7 * colour) if multiply else np.broadcast_to(colour, scene.picture.shape)
-    return Damage(blend(scene.picture, target.astype(np.float32), extent * strength), extent)
+    return Damage(mix(scene.picture, target.astype(np.float32), extent * strength), extent)
 
 
 def _dent(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -145,7 +145,7 @@ def _dent(rng: Rng, scene: Scene, area: float) -> Damage:
     slope = (np.cos(angle) * gx + np.sin(angle) * gy) / peak
     lit = moved * (1 + rng.uniform(0.4, 1.1) * slope)[..., None]
     return Damage(
-        blend(scene.picture, lit.astype(np.float32), np.clip(depth * 3, 0, 1)), (depth > 0.3).astype(np.float32)
+        mix(scene.picture, lit.astype(np.float32), np.clip(depth * 3, 0, 1)), (depth > 0.3).astype(np.float32)
     )
 
 
@@ -153,11 +153,11 @@ def _missing(rng: Rng, scene: Scene, area: float) -> Damage:
     if scene.is_object:
         extent = _blob(rng, _centre(rng, scene, on_outline=True), area * 1.8, 0.3) * scene.region
         behind = _surroundings(scene)
-        return Damage(blend(scene.picture, behind, extent), extent)
+        return Damage(mix(scene.picture, behind, extent), extent)
     extent = _blob(rng, _centre(rng, scene), area, 0.45)
     pit = np.broadcast_to(palette(rng, 1)[0] * 0.4 + scene.picture.mean((0, 1)) * 0.5, scene.picture.shape)
     pit = pit * (0.8 + 0.4 * fractal(rng, 8, 3))[..., None]
-    return Damage(blend(scene.picture, pit.astype(np.float32), extent), extent)
+    return Damage(mix(scene.picture, pit.astype(np.float32), extent), extent)
 
 
 def _surroundings(scene: Scene) -> Array:
@@ -184,7 +184,7 @@ def _contamination(rng: Rng, scene: Scene, area: float) -> Damage:
         for share in shares:
             extent = np.maximum(extent, _blob(rng, middle + rng.normal(0, spread, 2), max(share, 6), 0.3))
     grainy = colour * (0.7 + 0.6 * fractal(rng, 6, 2))[..., None]
-    return Damage(blend(scene.picture, grainy.astype(np.float32), extent * rng.uniform(0.7, 1.0)), extent)
+    return Damage(mix(scene.picture, grainy.astype(np.float32), extent * rng.uniform(0.7, 1.0)), extent)
 
 
 def _irregular(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -195,7 +195,7 @@ def _irregular(rng: Rng, scene: Scene, area: float) -> Damage:
     goal = np.array([columns.mean(), rows.mean()]) if len(rows) else source
     turn[:, 2] += goal - source
     patch = cv2.warpAffine(scene.picture, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
-    return Damage(blend(scene.picture, patch, extent), extent)
+    return Damage(mix(scene.picture, patch, extent), extent)
 
 
 def _hole(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -209,7 +209,7 @@ def _hole(rng: Rng, scene: Scene, area: float) -> Damage:
     inner = _fill(centre + max(radius - 1.6, 1) * ring @ turn) * scene.region
     rim = np.clip(scene.picture * rng.uniform(1.2, 1.6) + 0.05, 0, 1).astype(np.float32)
     inside = np.broadcast_to(palette(rng, 1)[0] * rng.uniform(0.05, 0.45), scene.picture.shape).astype(np.float32)
-    return Damage(blend(blend(scene.picture, rim, extent), inside, inner), extent)
+    return Damage(mix(mix(scene.picture, rim, extent), inside, inner), extent)
 
 
 def _cut(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -224,7 +224,7 @@ def _cut(rng: Rng, scene: Scene, area: float) -> Damage:
     slit = _fill(centre + lens @ turn) * scene.region
     edge = _fill(centre + (lens + np.array([0, 1.2])) @ turn) * scene.region
     lit = np.clip(scene.picture * 1.5 + 0.1, 0, 1).astype(np.float32)
-    opened = blend(blend(scene.picture, lit, edge), scene.picture * rng.uniform(0.1, 0.4), slit)
+    opened = mix(mix(scene.picture, lit, edge), scene.picture * rng.uniform(0.1, 0.4), slit)
     return Damage(opened, np.maximum(slit, edge))
 
 
@@ -232,7 +232,7 @@ def _fade(rng: Rng, scene: Scene, area: float) -> Damage:
     extent = cv2.GaussianBlur(_blob(rng, _centre(rng, scene), area, 0.15), (0, 0), np.sqrt(area) / 12) * scene.region
     pale = cv2.blur(scene.picture, (15, 15)).mean(-1, keepdims=True) * 0.5 + rng.uniform(0.2, 0.45)
     target = np.broadcast_to(pale, scene.picture.shape).astype(np.float32)
-    return Damage(blend(scene.picture, target, extent * rng.uniform(0.6, 0.95)), extent)
+    return Damage(mix(scene.picture, target, extent * rng.uniform(0.6, 0.95)), extent)
 
 
 def _misprint(rng: Rng, scene: Scene, area: float) -> Damage:
@@ -248,7 +248,7 @@ def _misprint(rng: Rng, scene: Scene, area: float) -> Damage:
     ink = cv2.warpAffine(plate, turn, (SIZE, SIZE)).astype(np.float32) / 255 * scene.region
     below = float(scene.picture[ink > 0.3].mean()) if (ink > 0.3).any() else 0.5
     colour = palette(rng, 1)[0] * (0.35 if below > 0.4 else 0.4) + (0.0 if below > 0.4 else 0.55)
-    return Damage(blend(scene.picture, colour, ink), ink)
+    return Damage(mix(scene.picture, colour, ink), ink)
 
 
 def _deformation(rng: Rng, scene: Scene, area: float) -> Damage:
