@@ -342,7 +342,7 @@ def test_app_offers_every_checkpoint_with_every_recipe(
 def test_app_without_a_system_serves_every_installed_one(
     run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mmattn.core.weights.resolver.files", lambda package: tmp_path)
+    monkeypatch.setattr("mmattn.core.weights.checkpoint.files", lambda package: tmp_path)
     code, _, err = run("app")
     assert code == 2
     assert "No system has an embedded model in this installation." in err

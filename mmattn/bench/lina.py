@@ -31,7 +31,6 @@ from mmattn.speech.lina.network.batch import START
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.results import LinaResult
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
-from mmattn.speech.lina.weights.codecs import fitting_codec
 from mmattn.speech.lina.weights.convert import published_state
 from mmattn.speech.lina.weights.store import StoredLina
 
@@ -124,7 +123,7 @@ def random_predictor(**changes: object) -> LinaPredictor:
     }  # fmt: skip
     config = LinaConfig(**{**fields, **changes})  # type: ignore[arg-type]
     stored = StoredLina(config, LinaModel(config).state_dict(), codec.state_dict())
-    predictor = LinaPredictor(stored, fitting_codec(stored), tokenizer, device=torch.device("cpu"))
+    predictor = LinaPredictor(stored, stored.build_codec(), tokenizer, device=torch.device("cpu"))
     # Noise is never what was expected; every sentence would be tried again.
     return predictor.with_options(max_seconds=4.0, retries=0)
 

@@ -76,7 +76,7 @@ def build_system(system: str, checkpoints: Sequence[str], recipes: Sequence[str]
 
 def build_hub(device: str) -> Any:
     """Returns the page with all systems whose embedded model is installed."""
-    from mmattn.core.weights.resolver import embedded_path
+    from mmattn.core.weights.checkpoint import embedded_path
 
     ready = [system for system in SYSTEMS if (embedded_path(system) / "model.safetensors").is_file()]
     if not ready:

@@ -82,7 +82,7 @@ def backends() -> dict[str, str]:
 
 def embedded_models() -> dict[str, str | None]:
     """Returns the size of each system's embedded model, None where there is none."""
-    from mmattn.core.weights.resolver import embedded_path
+    from mmattn.core.weights.checkpoint import embedded_path
 
     found: dict[str, str | None] = {}
     for system in SYSTEMS:

@@ -47,8 +47,8 @@ class Predictor(Protocol[Item, Out]):
     """A loaded model together with its pre- and post-processing.
 
     Implementations also have the class method ``from_pretrained(source, *, device="auto", **options)`` with
-    ``source`` as :func:`mmattn.core.weights.resolver.resolve` reads it; it is no part of the protocol because only the
-    code that names a system calls it.
+    ``source`` as :func:`mmattn.core.weights.checkpoint.resolve` reads it; it is no part of the protocol because only
+    the code that names a system calls it.
     """
 
     def predict(self, item: Item) -> Out:

@@ -54,7 +54,7 @@ def test_a_folder_goes_in_and_results_errors_and_a_page_come_out(
 def test_a_missing_embedded_model_names_the_flag_and_leaves_no_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mmattn.core.weights.resolver.files", lambda package: folder)
+    monkeypatch.setattr("mmattn.core.weights.checkpoint.files", lambda package: folder)
     assert main(["infer", "crane", "photos", "--output", "out"]) == 2
     err = capsys.readouterr().err
     assert "This installation has no embedded crane model" in err

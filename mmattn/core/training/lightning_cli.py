@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mmattn.core.training.configs import resolve_configs
 from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.core.training.task import BaseTask
-from mmattn.core.weights.checkpoint import load_torch_file
+from mmattn.core.weights.torch_file import load_torch_file
 from mmattn.errors import InputError, MmattnError, describe
 
 __all__ = ["CommandLine", "build", "cli_main"]

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import nn
 
-from mmattn.core.weights.checkpoint import check_keys
-from mmattn.errors import CheckpointError
+from mmattn.core.weights.loading import check_fit
 
-__all__ = ["BaseTask", "check_state", "frozen_keys", "to_plain"]
+__all__ = ["BaseTask", "frozen_keys", "to_plain"]
 
 
 class BaseTask(LightningModule):
@@ -84,7 +83,8 @@ class BaseTask(LightningModule):
         """
         own = self.state_dict()
         frozen = frozen_keys(self)
-        check_state(checkpoint["state_dict"], {k: v for k, v in own.items() if k not in frozen}, optional=own)
+        hint = "Use the configuration it was trained with (config.yaml in its run folder)."
+        check_fit(checkpoint["state_dict"], own, optional=frozen, hint=hint)
         checkpoint["state_dict"] = {k: own[k] for k in frozen} | checkpoint["state_dict"]
 
 
@@ -105,29 +105,6 @@ def frozen_keys(module: nn.Module) -> set[str]:
         if parameters and not any(p.requires_grad for p in parameters):
             keys.update(f"{prefix}.{name}".lstrip(".") for name in part.state_dict())
     return keys & set(module.state_dict())
-
-
-def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, optional: Mapping[str, Tensor]) -> None:
-    """Compares the tensors of a checkpoint with those a module needs.
-
-    Args:
-        state: Tensors of the checkpoint.
-        expected: Tensors that must be there.
-        optional: Tensors that may be there as well.
-
-    Raises:
-        CheckpointError: With counts and the first names of what is missing or unexpected, or the two shapes of what
-            has another shape.
-    """
-    allowed = {**optional, **expected}
-    check_keys(sorted(expected.keys() - state.keys()), sorted(state.keys() - allowed.keys()))
-    for name in sorted(state.keys() & allowed.keys()):
-        if state[name].shape != allowed[name].shape:
-            raise CheckpointError(
-                f"The checkpoint does not fit the model: {name} is {tuple(state[name].shape)}, expected "
-                f"{tuple(allowed[name].shape)}.",
-                "Use the configuration it was trained with (config.yaml in its run folder).",
-            )
 
 
 def to_plain(value: Any) -> Any:

@@ -1,46 +1,84 @@
-"""Checkpoints on disk: a folder with ``model.safetensors``, ``config.json`` and a model card.
+"""Checkpoints: found by ``"embedded"``, a path or ``"hf:owner/name[/file][@revision]"``, written, and read.
+
+A checkpoint is a folder with ``model.safetensors``, ``config.json`` and a model card.
 
 ``config.json`` holds ``system`` (which of our systems wrote it), ``format_version`` and ``config`` (the system's
 architecture dataclass as plain JSON), so that a folder says by itself how to build the model that fits its tensors.
-Files of other projects are read by :func:`load_torch_file`, which never runs code from the file.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import struct
 import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmattn import __version__
-from mmattn.errors import CheckpointError
+from mmattn.core.weights.hub import download, parse_hub
+from mmattn.errors import CheckpointError, WeightsUnavailableError
 
 __all__ = [
     "FORMAT_VERSION",
-    "check_keys",
+    "check_replaceable",
+    "embedded_path",
     "load_checkpoint",
-    "load_torch_file",
     "read_card",
     "read_config",
+    "read_safetensors",
+    "resolve",
     "save_checkpoint",
 ]
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
-NO_TORCH_FILE = (AssertionError, AttributeError, EOFError, LookupError, MemoryError, OverflowError, RuntimeError,
-                 TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
-"""What ``torch.load`` and ``zipfile`` raise on files that they did not write, found by giving them rubbish."""
+
+def resolve(system: str, source: str | Path, *, what: str = "checkpoint") -> Path:
+    """Returns the local path of a checkpoint, downloading it when it comes from the hub.
+
+    Args:
+        system: Name of the system, for example ``"crane"``.
+        source: ``"embedded"`` (the small model inside the package), a local path, or
+            ``"hf:owner/name[/file][@revision]"``. A folder called ``embedded`` is reached as ``./embedded``.
+        what: What it was asked for as, which is the name of the option too; the messages speak of it.
+
+    Returns:
+        A folder, or one file when the hub source names a file or the path is one.
+
+    Raises:
+        InputError: If a hub source is not of the form above.
+        WeightsUnavailableError: If the weights are neither on disk nor reachable.
+    """
+    text = str(source)
+    if text == "embedded":
+        path = embedded_path(system)
+        if not (path / WEIGHTS).is_file():
+            raise WeightsUnavailableError(
+                f"This installation has no embedded {system} model (looked in '{path}').",
+                f"Pass a {what}: --{what} PATH or --{what} hf:owner/name.",
+            )
+        return path
+    if text.startswith("hf:"):
+        return download(parse_hub(text, what), what)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise WeightsUnavailableError(
+            f"{what.capitalize()} '{text}' does not exist.",
+            f"The {what} can be embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
+        )
+    return path
+
+
+def embedded_path(system: str) -> Path:
+    """Returns where the embedded model of ``system`` lives in this installation, present or not."""
+    return Path(str(files("mmattn"))) / "assets" / system
 
 
 def save_checkpoint(
@@ -133,66 +171,6 @@ def read_card(directory: str | Path, default: str) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else default
 
 
-def load_torch_file(path: str | Path) -> Any:
-    """Reads a ``.pt``/``.pth``/``.ckpt`` file (or ``.safetensors``) on the CPU without running code from it.
-
-    Returns:
-        What the file holds: usually a dict of tensors, or a dict with one under ``"state_dict"``.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, a TorchScript archive, or holds pickled objects other than
-            tensors and plain containers.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise CheckpointError(f"Weights file '{file}' does not exist.", "Check the path; a folder is not a file.")
-    if file.suffix == ".safetensors":
-        return read_safetensors(file)
-    try:
-        zipped = zipfile.is_zipfile(file)
-        if zipped and is_torchscript(file):
-            raise CheckpointError(
-                f"'{file}' is a TorchScript archive, expected a file of tensors.",
-                "Save its tensors: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.pt').",
-            )
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except UnpicklingError as error:
-        if "global" not in str(error).lower():
-            raise unreadable(file) from error
-        raise CheckpointError(
-            f"'{file}' holds pickled objects, not only tensors; reading them could run code, so it was refused.",
-            "In the project it came from, save the tensors alone: torch.save(model.state_dict(), 'weights.pt').",
-        ) from error
-    except NO_TORCH_FILE as error:
-        raise unreadable(file) from error
-
-
-def check_keys(missing: Sequence[str], unexpected: Sequence[str], *, what: str = "The checkpoint") -> None:
-    """Raises unless a state dict fitted: takes what ``load_state_dict(strict=False)`` returns.
-
-    Args:
-        missing: Names the model has and the file has not.
-        unexpected: Names the file has and the model has not.
-        what: Subject of the message.
-
-    Raises:
-        CheckpointError: If either list is not empty; the message counts both and shows the first names.
-
-    >>> check_keys([], [])
-    """
-    if not missing and not unexpected:
-        return
-    parts = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected))
-        if names
-    ]
-    raise CheckpointError(
-        f"{what} does not fit the model: {' and '.join(parts)} tensors.",
-        "It was made for another configuration, or the file holds something else.",
-    )
-
-
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     """Reads all tensors of ``file``; a damaged one raises :class:`CheckpointError`."""
     try:
@@ -201,28 +179,11 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise damaged(file, error) from error
 
 
-def is_torchscript(file: Path) -> bool:
-    """Tells a TorchScript archive, which carries code, from a zip of tensors."""
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
 def damaged(file: Path, error: Exception) -> CheckpointError:
     """Returns the error for a file that cannot be parsed."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"'{file}' is damaged or no weights file: {reason.rstrip('.')}.", "Download or copy it again."
-    )
-
-
-def unreadable(file: Path) -> CheckpointError:
-    """Returns the error for a file that torch cannot load.
-
-    Its own reason is left out: on rubbish it names the byte it stumbled over, or advises to run code from the file.
-    """
-    return CheckpointError(
-        f"'{file}' is damaged or no weights file: torch.save did not write it, or not to its end.",
-        "Download or copy it again.",
     )
 
 

@@ -7,17 +7,19 @@ Whatever is not there is said once, with the address it comes from and the optio
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import constants
-from torch import Tensor, nn
+from torch import nn
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file
-from mmattn.errors import CheckpointError, MissingExtraError, WeightsUnavailableError
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.torch_file import read_state
+from mmattn.errors import MissingExtraError, WeightsUnavailableError
 
-__all__ = ["import_torchvision", "load_state", "load_torchvision", "missing_weights", "read_state"]
+__all__ = ["import_torchvision", "load_torchvision", "missing_weights", "open_clip_file"]
 
 
 def import_torchvision() -> Any:
@@ -42,7 +44,7 @@ def load_torchvision(
         network: Built under ``name``, or a part of it.
         name: Torchvision's name of the model.
         weights: The path of a file, or torchvision's name for the weights.
-        option: Name of the setting that takes a path, for messages.
+        option: Which setting takes a path, for messages.
         ignored: Beginnings of names in the file that are left out.
 
     Raises:
@@ -52,49 +54,35 @@ def load_torchvision(
     file = Path(weights).expanduser()
     if not file.is_file():
         file = _torchvision_file(name, weights, option)
-    load_state(network, read_state(file), what=f"'{file}'", ignored=ignored)
+    load_into(network, read_state(file), what=f"'{file}'", ignored=ignored)
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Returns the named tensors of a file, also where they are one level down or prefixed by ``module.``.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged or holds something else.
-    """
-    state: Any = load_torch_file(file)
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"'{file}' holds no weights: expected a table of named tensors.")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def load_state(network: nn.Module, state: dict[str, Tensor], *, what: str, ignored: tuple[str, ...] = ()) -> None:
-    """Loads named tensors that must fit exactly.
+def open_clip_file(name: str, tag: str, *, option: str) -> Path:
+    """Returns the cached file of one of open_clip's weights, fetching it if that is possible.
 
     Args:
-        network: What is loaded.
-        state: The tensors.
-        what: Where they come from, for messages.
-        ignored: Beginnings of names that are left out, those of a classifier that was not built.
+        name: open_clip's name of the model.
+        tag: Its name of the weights.
+        option: Which setting takes a path, for messages.
 
     Raises:
-        CheckpointError: If names or shapes differ.
+        WeightsUnavailableError: If the tag is unknown, or its file neither cached nor reachable.
     """
-    state = {name: value for name, value in state.items() if not name.startswith(ignored)}
-    own = network.state_dict()
-    misfits = [name for name, value in state.items() if name in own and own[name].shape != value.shape]
-    if misfits:
-        name = misfits[0]
-        raise CheckpointError(
-            f"{what} belongs to another network: {name} is {tuple(state[name].shape)} there, expected "
-            f"{tuple(own[name].shape)} ({len(misfits)} tensors differ in shape)."
+    import open_clip
+
+    known = open_clip.get_pretrained_cfg(name, tag)
+    if not known:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise WeightsUnavailableError(
+            f"Weights {tag!r} are neither a file nor a tag open_clip has for {name}; it knows: {tags}.",
+            f"Pass the path of a .safetensors or .pt file ({option}).",
         )
-    # Old files have no counters of batches; nothing at inference reads them.
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    check_keys(missing, [name for name in state if name not in own], what=what)
-    network.load_state_dict(state, strict=False)
+    origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
+    fetch: Callable[[Any], str | Path] = open_clip.download_pretrained
+    try:
+        return Path(fetch(known))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise missing_weights(f"{name} ({tag})", origin, option=option) from error
 
 
 def missing_weights(name: str, origin: str, *, option: str) -> WeightsUnavailableError:
@@ -103,12 +91,11 @@ def missing_weights(name: str, origin: str, *, option: str) -> WeightsUnavailabl
     Args:
         name: What they are of.
         origin: Address they come from.
-        option: Name of the setting that takes a path.
+        option: Which setting takes a path, as in "clip_pretrained, --clip-pretrained".
     """
     return WeightsUnavailableError(
         f"The weights {name} are not on this machine and could not be fetched from {origin}.",
-        f"With a network they are downloaded once; otherwise copy the file from there and pass its path ({option} in "
-        "perception_options).",
+        f"With a network they are downloaded once; otherwise copy the file from there and pass its path ({option}).",
     )
 
 
@@ -119,7 +106,7 @@ def _torchvision_file(name: str, weights: str, option: str) -> Path:
         raise WeightsUnavailableError(
             f"Weights {weights!r} are neither a file nor weights torchvision has for {name} (it has: "
             f"{', '.join(known)}).",
-            f"Pass the path of a .pth or .safetensors file ({option} in perception_options).",
+            f"Pass the path of a .pth or .safetensors file ({option}).",
         )
     url = known[weights]
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""A checkpoint of a model and of a part it works with, both in one file: the part's tensors stand under a prefix.
+"""A model and a part it works with as one checkpoint: the part's tensors stand under a prefix in the same file.
 
 So a codec ships inside the checkpoint of the model that speaks through it, and a detector inside that of the model
 that watches what it sees. The model's tensors come in single precision; the part's as they are stored, for it knows
@@ -7,131 +7,96 @@ itself what it runs in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from mmattn.core.config_fields import check_types
-from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.weights.resolver import resolve
+from mmattn.core.weights.checkpoint import load_checkpoint, resolve, save_checkpoint
 from mmattn.errors import CheckpointError
 
-__all__ = ["StoredModel", "cast_floating", "check_sizes", "load_stored", "save_stored", "split_part"]
-
-ConfigT = TypeVar("ConfigT")
+__all__ = ["StoredModel", "cast_floating", "split_part"]
 
 
-class StoredModel(NamedTuple, Generic[ConfigT]):
-    """What a checkpoint folder holds.
+class Config(Protocol):
+    """What is asked of a system's config."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Reads them back; raises ValueError or TypeError if they are of something else."""
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class StoredModel(Generic[ConfigT]):
+    """What a checkpoint folder holds; a system says the rest in a subclass.
 
     Attributes:
         config: The system's config.
-        tensors: State of the model, single precision.
-        part: State of its part, names without the prefix, as stored; empty where the folder has none.
-        folder: Where it was read from.
+        tensors: State of the model.
+        part: State of its part, names without the prefix; empty where it has none.
+        folder: Where it was read from; None for one that is made in memory.
+        SYSTEM: Name of the system, for example "lina".
+        CONFIG: Class of its config.
+        WHAT: What the config should be of, as in "a risk model", for messages.
+        PREFIX: Begins the names of the part's tensors in the file, if it has one.
+        HINT: What to do where it is not.
     """
 
     config: ConfigT
     tensors: dict[str, Tensor]
-    part: dict[str, Tensor]
-    folder: Path
+    part: dict[str, Tensor] = field(default_factory=dict)
+    folder: Path | None = None
 
+    SYSTEM: ClassVar[str]
+    CONFIG: ClassVar[type[Config]]
+    WHAT: ClassVar[str]
+    PREFIX: ClassVar[str] = "part."
+    HINT: ClassVar[str] = "Copy or convert it again; its config.json was changed, or is of another version."
 
-def load_stored(
-    system: str,
-    source: str | Path,
-    from_dict: Callable[[dict[str, Any]], ConfigT],
-    *,
-    prefix: str,
-    what: str,
-    hint: str = "",
-) -> StoredModel[ConfigT]:
-    """Reads a checkpoint and takes it apart.
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """Reads a checkpoint.
 
-    Args:
-        system: Name of the system, for example ``"lina"``.
-        source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
-        from_dict: Makes the config of what ``config.json`` holds; a ValueError or TypeError says that it is none. Where
-            it is a dataclass's own, the types of the values are checked before.
-        prefix: Begins the names of the part's tensors.
-        what: What the config should be of, for the message, as in "a risk model".
-        hint: What to do where it is not.
+        Args:
+            source: "embedded", a checkpoint folder, or ``hf:repo[/folder][@revision]``.
 
-    Raises:
-        CheckpointError: If it is none of the system, or damaged, or its config is of something else.
-        WeightsUnavailableError: If it is neither on disk nor reachable.
-    """
-    folder = resolve(system, source)
-    tensors, stored = load_checkpoint(folder, system)
-    try:
-        owner = getattr(from_dict, "__self__", None)
-        if isinstance(owner, type) and is_dataclass(owner):
-            check_types(owner, stored)
-        config = from_dict(stored)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"The config of '{source}' is none of {what}: {error}", hint) from error
-    own, part = split_part(tensors, prefix)
-    return StoredModel(config, {name: tensor.float() for name, tensor in own.items()}, part, folder)
+        Raises:
+            CheckpointError: If it is none of the system, or damaged, or its config is of something else.
+            WeightsUnavailableError: If it is neither on disk nor reachable.
+        """
+        folder = resolve(cls.SYSTEM, source)
+        tensors, stored = load_checkpoint(folder, cls.SYSTEM)
+        try:
+            config: Any = cls.CONFIG.from_dict(stored)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise CheckpointError(f"The config of '{source}' is none of {cls.WHAT}: {error}", cls.HINT) from error
+        own, part = split_part(tensors, cls.PREFIX)
+        return cls(config, cast_floating(own, torch.float32), part, folder)
 
+    def save(self, folder: str | Path, *, card: str, dtype: torch.dtype | None = None) -> Path:
+        """Writes a checkpoint folder and returns its path.
 
-def save_stored(
-    folder: str | Path,
-    tensors: Mapping[str, Tensor],
-    part: Mapping[str, Tensor],
-    *,
-    system: str,
-    prefix: str,
-    config: Mapping[str, Any],
-    card: str,
-    dtype: torch.dtype | None = None,
-) -> Path:
-    """Writes a model and its part as one checkpoint folder and returns its path.
+        Args:
+            folder: Where to.
+            card: The model card, Markdown.
+            dtype: Floating type of all tensors; None leaves them as they are.
 
-    Args:
-        folder: Where to.
-        tensors: State of the model.
-        part: State of its part; empty for a model alone.
-        system: Name of the system.
-        prefix: Begins the names of the part's tensors in the file.
-        config: The system's config as plain JSON types.
-        card: The model card, Markdown.
-        dtype: Floating type of all tensors; None leaves them as they are.
-
-    Raises:
-        CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
-    """
-    joined = {**tensors, **{prefix + name: tensor for name, tensor in part.items()}}
-    if dtype is not None:
-        joined = cast_floating(joined, dtype)
-    return save_checkpoint(folder, joined, system=system, config=config, card=card)
-
-
-def check_sizes(sizes: Mapping[str, int], tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Raises where a config asks for more than its tensors can hold, before memory for it is asked for.
-
-    Args:
-        sizes: Widths and numbers of layers of the model to build, by the names of the config's fields. Each is the
-            length of a tensor's axis, or there are as many tensors.
-        tensors: What it is to be filled with.
-        what: Subject of the message.
-
-    Raises:
-        CheckpointError: If a size exceeds both; the message names its field.
-
-    >>> check_sizes({"dim": 3}, {"weight": torch.zeros(4, 3)}, what="The model")
-    """
-    largest = max([len(tensors), *(length for tensor in tensors.values() for length in tensor.shape)])
-    for name, size in sizes.items():
-        if size > largest:
-            raise CheckpointError(
-                f"{what} does not fit its config: {name} makes a size of {size}, and no tensor in the file is longer "
-                f"than {largest}.",
-                "The config.json was changed, or belongs to another file.",
-            )
+        Raises:
+            CheckpointError: As :func:`mmattn.core.weights.checkpoint.save_checkpoint`.
+        """
+        joined = {**self.tensors, **{self.PREFIX + name: tensor for name, tensor in self.part.items()}}
+        if dtype is not None:
+            joined = cast_floating(joined, dtype)
+        return save_checkpoint(folder, joined, system=self.SYSTEM, config=self.config.to_dict(), card=card)
 
 
 def split_part(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

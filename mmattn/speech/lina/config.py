@@ -8,9 +8,10 @@ Source: arXiv 2410.23320 and the public code theodorblackbird/lina-speech at com
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from mmattn.core.config_fields import from_plain
 from mmattn.errors import InputError
 
 __all__ = ["SPECIAL_TOKENS", "LinaConfig", "LinaInferOptions"]
@@ -173,10 +174,7 @@ class LinaConfig:
         >>> LinaConfig.from_dict({"dim": 64, "codebook_size": 128}).audio_vocab
         131
         """
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"Lina's config has no field {', '.join(unknown)}; the file may be of a newer version.")
-        return cls(**data)
+        return from_plain(cls, data, what="Lina's config")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from mmattn.speech.lina.datasets.token_cache import text_fingerprint
 from mmattn.speech.lina.datasets.tokens import TokenReader, Tokens
 from mmattn.speech.lina.text.bpe import train_bpe
 from mmattn.speech.lina.text.tokenizers import Tokenizer, build_tokenizer
-from mmattn.speech.lina.weights.codecs import build_codec, load_codec
+from mmattn.speech.lina.weights.store import build_codec, load_codec
 
 __all__ = ["LinaBatch", "LinaDataModule"]
 

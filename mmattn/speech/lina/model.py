@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys
-from mmattn.errors import CheckpointError, InputError
+from mmattn.core.weights.loading import load_into
+from mmattn.errors import InputError
 from mmattn.kernels.products import Packable, Packed, Precision, StepLinear, step_product
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.batch import PAD, START, SpeechBatch
@@ -157,20 +157,13 @@ class LinaModel(Packable):
         weight = self._head_weight
         self.packed = Packed(step_product(weight.flatten(0, 1), None, wanted), [weight], reads=wanted == "float32")
 
-    def load_tensors(self, tensors: Mapping[str, Tensor], *, what: str = "The checkpoint") -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over weights and goes to evaluation mode.
 
         Raises:
             CheckpointError: If names or sizes do not fit.
         """
-        own = self.state_dict()
-        check_keys(sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own)), what=what)
-        for name, tensor in tensors.items():
-            if tensor.shape != own[name].shape:
-                raise CheckpointError(
-                    f"{what} has {name} of shape {tuple(tensor.shape)}, the model needs {tuple(own[name].shape)}."
-                )
-        self.load_state_dict(dict(tensors))
+        load_into(self, tensors)
         self.eval()
 
     def _decode(

@@ -31,8 +31,7 @@ from mmattn.speech.lina.text.tokens import Tokenizer
 from mmattn.speech.lina.voices.cloning import Progress, check_consent, learn_voice, read_utterances
 from mmattn.speech.lina.voices.files import Voice, find_voices, fingerprint, load_voice, locate_voice
 from mmattn.speech.lina.voices.tuning import TuningOptions
-from mmattn.speech.lina.weights.codecs import check_finite, fitting_codec
-from mmattn.speech.lina.weights.store import StoredLina, load_lina
+from mmattn.speech.lina.weights.store import StoredLina, check_finite
 
 __all__ = ["LinaItem", "LinaPredictor", "Recording", "VoiceChoice"]
 
@@ -112,8 +111,8 @@ class LinaPredictor:
         # Before anything heavy is read.
         options = _overridden(options or LinaInferOptions(), overrides)
         where = resolve_device(device)
-        stored = load_lina(source)
-        codec = fitting_codec(stored, options.codec)
+        stored = StoredLina.load(source)
+        codec = stored.build_codec(options.codec)
         tokenizer = build_tokenizer(stored.config.tokenizer, stored.config.tokenizer_options, stored.folder)
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
         predictor = cls(stored, codec, tokenizer, device=where, options=options, name=name)

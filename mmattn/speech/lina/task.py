@@ -38,8 +38,7 @@ from mmattn.speech.lina.training.codec_task import learning_rate_factor
 from mmattn.speech.lina.training.fit import check_fits, described
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
 from mmattn.speech.lina.voices.state import VoiceTable
-from mmattn.speech.lina.weights.codecs import load_codec
-from mmattn.speech.lina.weights.store import StoredLina, load_lina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina, load_codec
 
 __all__ = ["LinaTask"]
 
@@ -135,7 +134,7 @@ class LinaTask(SpokenTask):
     def configure_models(self) -> None:
         """Builds the model and the table of voices."""
         if self.initial_checkpoint is not None:
-            stored = load_lina(self.initial_checkpoint)
+            stored = StoredLina.load(self.initial_checkpoint)
             # Models are built in evaluation mode, and Lightning trains every part in the mode it finds it in.
             self.model = stored.build(self.config).train()
         else:
@@ -274,7 +273,7 @@ class LinaTask(SpokenTask):
         tensors = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         if self.voices:
             config = replace(config, default_voice=self.voices[0])
-        save_lina(folder, StoredLina(config, tensors, codec), card=_CARD.format(step=self.global_step))
+        StoredLina(config, tensors, codec).save(folder, card=_CARD.format(step=self.global_step))
         if isinstance(data, LinaDataModule) and data.tokenizer_file is not None:
             shutil.copyfile(data.tokenizer_file, folder / data.tokenizer_file.name)
         if self.table is not None:

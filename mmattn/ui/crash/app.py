@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from mmattn.core.weights.resolver import embedded_path
+from mmattn.core.weights.checkpoint import embedded_path
 from mmattn.media.video import VIDEO_SUFFIXES
 from mmattn.ui.crash.clip import MAX_SECONDS, Watched, pack, watch
 from mmattn.ui.crash.live import Live, live_html, look

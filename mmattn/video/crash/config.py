@@ -9,8 +9,10 @@ oddities included, because published numbers were made with it; :data:`TRAINING_
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from mmattn.core.config_fields import from_plain
 
 __all__ = ["TRAINING_SETTINGS", "CrashConfig", "CrashInferOptions", "CrashLossOptions"]
 
@@ -145,14 +147,7 @@ class CrashConfig:
         >>> CrashConfig.from_dict({"grid": [8, 8], "hidden_dim": 64}).grid
         (8, 8)
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"CRASH's config has no field {', '.join(unknown)}; the file may be of a newer version.")
-        values = dict(data)
-        if "grid" in values:
-            values["grid"] = tuple(values["grid"])
-        return cls(**values)
+        return from_plain(cls, data, what="CRASH's config")
 
 
 TRAINING_SETTINGS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mmattn.core.config_fields import chosen
 from mmattn.core.device import resolve_device
 from mmattn.errors import InputError, MediaError
 from mmattn.media.npz import read_array
 from mmattn.media.video import VideoReader, open_video
-from mmattn.video.crash.config import CrashConfig, CrashInferOptions
+from mmattn.video.crash.config import CrashInferOptions
 from mmattn.video.crash.model import RiskModel
 from mmattn.video.crash.perception.build import build_perception
 from mmattn.video.crash.perception.protocol import Perception
@@ -28,7 +29,7 @@ from mmattn.video.crash.results import CrashResult
 from mmattn.video.crash.stream.alerts import AlertRule
 from mmattn.video.crash.stream.frame_risk import FrameRisk, Step
 from mmattn.video.crash.stream.session import CrashSession
-from mmattn.video.crash.weights.store import load_crash
+from mmattn.video.crash.weights.store import StoredCrash
 
 __all__ = ["FEATURE_SUFFIXES", "Clip", "CrashPredictor", "Item"]
 
@@ -55,7 +56,6 @@ class Clip:
 
 
 Item: TypeAlias = str | Path | npt.NDArray[np.uint8] | Clip
-_OVERRIDABLE = {f.name for f in fields(CrashConfig) if f.metadata.get("help")}
 
 
 class CrashPredictor:
@@ -114,11 +114,11 @@ class CrashPredictor:
         options = options or CrashInferOptions()
         # Before anything heavy is read.
         AlertRule(options.alert_threshold, options.persistence, options.cooldown)
-        stored = load_crash(source)
+        stored = StoredCrash.load(source)
         where = resolve_device(device)
         perception = None if features_only else build_perception(stored, where, boxes=options.boxes)
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
-        model = stored.build(_overridden(stored.config, overrides))
+        model = stored.build(chosen(stored.config, overrides))
         return cls(model, perception, device=where, options=options, name=name)
 
     def predict(self, item: Item) -> CrashResult:
@@ -285,16 +285,3 @@ def _names_in(path: Path) -> list[str]:
             return list(content.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"'{path}' is damaged or no npz file: {error}.", "Download it again.") from error
-
-
-def _overridden(config: CrashConfig, overrides: dict[str, Any]) -> CrashConfig:
-    """Returns the stored config with choices of scoring; None leaves a field as stored."""
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    unknown = sorted(set(chosen) - _OVERRIDABLE)
-    if unknown:
-        allowed = ", ".join(sorted(_OVERRIDABLE))
-        raise InputError(f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {allowed}.")
-    try:
-        return replace(config, **chosen)
-    except ValueError as error:
-        raise InputError(f"This choice does not fit the model: {error}") from error

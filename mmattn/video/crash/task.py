@@ -13,13 +13,13 @@ threshold and temperature come from the validation clips.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mmattn.core.config_fields import changed
 from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.metrics.accident import legacy_metrics, video_ap
@@ -28,9 +28,9 @@ from mmattn.video.crash.evaluation.report import Batch, log_scores, risk_of, val
 from mmattn.video.crash.evaluation.scores import CrashEvaluation, score
 from mmattn.video.crash.losses import CrashLosses, crash_loss
 from mmattn.video.crash.model import CrashOutput, RiskModel, build_model
-from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash, with_detector
+from mmattn.video.crash.weights.store import StoredCrash
 
-__all__ = ["CrashTask", "override"]
+__all__ = ["CrashTask"]
 
 
 class CrashTask(BaseTask):
@@ -89,18 +89,18 @@ class CrashTask(BaseTask):
 
     def configure_models(self) -> None:
         """Builds the model."""
-        stored = None if self.initial_checkpoint is None else load_crash(self.initial_checkpoint)
-        config = override(self.config or (stored.config if stored else CrashConfig()), self.overrides)
+        stored = None if self.initial_checkpoint is None else StoredCrash.load(self.initial_checkpoint)
+        config = changed(self.config or (stored.config if stored else CrashConfig()), self.overrides)
         # Models are built in evaluation mode, and Lightning trains every part in the mode it finds it in.
         self.model = (build_model(config) if stored is None else stored.build(config)).train()
-        self.perception_tensors = {} if stored is None else stored.perception
+        self.perception_tensors = {} if stored is None else stored.part
 
     def setup(self, stage: str) -> None:
         """Takes the weights of ``test_checkpoint`` for a test that names no others."""
         names_others = self.initial_checkpoint is not None or getattr(self.trainer, "ckpt_path", None) is not None
         if stage == "test" and self.test_checkpoint is not None and not names_others:
-            stored = load_crash(self.test_checkpoint)
-            self.model = stored.build(override(stored.config, self.overrides))
+            stored = StoredCrash.load(self.test_checkpoint)
+            self.model = stored.build(changed(stored.config, self.overrides))
 
     def configure_metrics(self) -> None:
         """Starts the collection of validation clips."""
@@ -167,7 +167,7 @@ class CrashTask(BaseTask):
         epoch = self.current_epoch + 1
         numbers = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         detector = getattr(getattr(self.trainer, "datamodule", None), "detector", None)
-        save_crash(Path(folder) / f"epoch_{epoch}", self.stored(detector), card=model_card(epoch, numbers))
+        self.stored(detector).save(Path(folder) / f"epoch_{epoch}", card=model_card(epoch, numbers))
 
     def on_test_start(self) -> None:
         """Chooses the threshold on the validation clips.
@@ -222,27 +222,8 @@ class CrashTask(BaseTask):
         if self.model.config.perception != "embedded":
             return stored
         if self.detector is not None:
-            return with_detector(stored, self.detector)
-        return stored if detector is None else with_detector(stored, detector)
-
-
-def override(config: CrashConfig, fields: dict[str, Any]) -> CrashConfig:
-    """Returns the config with some fields changed.
-
-    Raises:
-        InputError: If one is no field of the config, or its value does not fit the others.
-
-    >>> override(CrashConfig(), {"tfa_output": "residual"}).tfa_output
-    'residual'
-    """
-    unknown = sorted(set(fields) - set(CrashConfig.__dataclass_fields__))
-    if unknown:
-        raise InputError(f"overrides names {', '.join(unknown)}, which CRASH's config does not have.")
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    try:
-        return replace(config, **values)
-    except ValueError as error:
-        raise InputError(f"overrides do not fit the config: {error}") from error
+            return stored.with_detector(self.detector)
+        return stored if detector is None else stored.with_detector(detector)
 
 
 def model_card(epoch: int, metrics: dict[str, float]) -> str:

@@ -9,10 +9,10 @@ idea, the default reproduces the code, because every published number was made w
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from mmattn.core.config_fields import check_types
+from mmattn.core.config_fields import from_plain
 
 __all__ = ["RECIPES", "ClipArchitecture", "CraneConfig", "CraneInferOptions"]
 
@@ -52,6 +52,20 @@ class ClipArchitecture:
     context_length: int = 77
     vocab_size: int = 49408
     quick_gelu: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the sizes.
+
+        Raises:
+            ValueError: If one is not positive, or a width cannot be divided among its heads.
+        """
+        for name, size in vars(self).items():
+            if name != "quick_gelu" and size < 1:
+                raise ValueError(f"{name} is {size}, expected at least 1.")
+        for tower in ("vision", "text"):
+            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
+            if width % heads:
+                raise ValueError(f"{tower}_width {width} cannot be divided among {tower}_heads {heads}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +167,17 @@ class CraneConfig:
         default="text", metadata={"help": "rule of the picture's score: fused text score, map maximum, or their mean"}
     )
 
+    def __post_init__(self) -> None:
+        """Checks what does not depend on the CLIP.
+
+        Raises:
+            ValueError: If a field is out of range; the message names it.
+        """
+        if self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}, expected at least 1 pixel.")
+        if self.sigma < 0:
+            raise ValueError(f"sigma is {self.sigma}, expected 0 or more pixels; 0 turns smoothing off.")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types; :meth:`from_dict` reads them back."""
         return asdict(self)
@@ -164,18 +189,7 @@ class CraneConfig:
         Raises:
             ValueError: If a key is not a field of this class or a value is of another type; the message names it.
         """
-        check_types(cls, data)
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"Crane's config has no field {', '.join(unknown)}; the file may be of a newer version.")
-        values = dict(data)
-        if values.get("clip_architecture") is not None:
-            values["clip_architecture"] = ClipArchitecture(**values["clip_architecture"])
-        for name in ("feature_layers", "token_ids"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        return from_plain(cls, data, what="Crane's config")
 
 
 @dataclass(frozen=True, kw_only=True)

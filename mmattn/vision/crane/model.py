@@ -15,8 +15,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys
-from mmattn.errors import CheckpointError, InputError
+from mmattn.core.weights.loading import load_into
+from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.network.clip import build_clip, text_tower
 from mmattn.vision.crane.network.foundation import Foundation, build_foundation
@@ -27,6 +27,7 @@ from mmattn.vision.crane.network.tower import VisionFeatures, VisionTower
 __all__ = ["CraneModel", "StaticCrane"]
 
 _PROMPTS = "prompt_learner."
+_HINT = "It was trained with another CLIP or other prompt lengths."
 
 
 class CraneModel(nn.Module):
@@ -157,7 +158,7 @@ class CraneModel(nn.Module):
             CheckpointError: If names or shapes do not fit.
         """
         repeats = ("token_prefix_", "token_suffix_", "tokenized_prompts_")
-        _load(self.prompt_learner, {k: v for k, v in state.items() if not k.startswith(repeats)}, "The prompt file")
+        load_into(self.prompt_learner, state, what="The prompt file", hint=_HINT, ignored=repeats)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what a checkpoint of this model holds.
@@ -177,7 +178,7 @@ class CraneModel(nn.Module):
         if all(name.startswith(_PROMPTS) for name in tensors) and self.config.clip_pretrained is not None:
             self.load_prompts({name.removeprefix(_PROMPTS): tensor for name, tensor in tensors.items()})
         else:
-            _load(self, tensors, "The checkpoint")
+            load_into(self, tensors, hint=_HINT)
 
     def _text_state(self) -> tuple[int, ...] | None:
         """Names the values of the text side by place and version; None when torch does not count versions."""
@@ -212,15 +213,3 @@ class StaticCrane(nn.Module):
         """Returns scores (B,) and smoothed maps (B, S, S) of images (B, 3, S, S)."""
         output = self.model.score(self.model.encode_image(images), self.text)
         return output.score, output.anomaly_map
-
-
-def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    own = module.state_dict()
-    for name, value in state.items():
-        if name in own and own[name].shape != value.shape:
-            raise CheckpointError(
-                f"{what} has {name} of shape {tuple(value.shape)}, expected {tuple(own[name].shape)}.",
-                "It was trained with another CLIP or other prompt lengths.",
-            )
-    missing, unexpected = module.load_state_dict(dict(state), strict=False)
-    check_keys(missing, unexpected, what=what)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmattn.core.config_fields import chosen
 from mmattn.core.device import resolve_device
-from mmattn.core.weights.checkpoint import load_checkpoint
-from mmattn.core.weights.resolver import resolve
 from mmattn.errors import InputError
 from mmattn.media.image import read_image
 from mmattn.media.video import is_video, open_video, sample_times
@@ -25,6 +24,7 @@ from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.network.memory import MutualMemory, NormalMemory, PatchMemory, blend
 from mmattn.vision.crane.network.preprocess import Preprocess
 from mmattn.vision.crane.results import CraneResult, CraneVideoResult
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["CranePredictor", "Item", "Picture", "shrink"]
 
@@ -45,7 +45,6 @@ class Picture(NamedTuple):
 
 
 Item: TypeAlias = str | Path | np.ndarray | Picture
-_OVERRIDABLE = {f.name for f in fields(CraneConfig) if f.metadata.get("help")}
 
 
 def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
@@ -108,11 +107,8 @@ class CranePredictor:
             InputError: If an option is out of range or the recipe is unknown.
         """
         options = options or CraneInferOptions()
-        folder = resolve("crane", str(source))
-        tensors, stored = load_checkpoint(folder, "crane")
-        config = _apply(CraneConfig.from_dict(stored), options.recipe, overrides)
-        model = CraneModel.from_config(config, pretrained=config.clip_pretrained is not None)
-        model.load_tensors(tensors)
+        stored = StoredCrane.load(source)
+        model = stored.build(_apply(stored.config, options.recipe, overrides))
         name = "embedded" if str(source) == "embedded" else Path(str(source)).name
         predictor = cls(model, device=resolve_device(device), options=options, name=name)
         if options.normal_images is not None:
@@ -254,16 +250,9 @@ def _apply(config: CraneConfig, recipe: str | None, overrides: dict[str, Any]) -
             settings.pop("feature_layers")
             settings["foundation"] = "none" if settings["foundation"] == "none" else "trunk"
         config = replace(config, **settings)
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    unknown = sorted(set(chosen) - _OVERRIDABLE)
-    if unknown:
-        allowed = ", ".join(sorted(_OVERRIDABLE))
-        raise InputError(f"{', '.join(unknown)} cannot be changed after training.", f"Choose among: {allowed}.")
-    if "clip_pretrained" in chosen and config.clip_pretrained is None:
+    if overrides.get("clip_pretrained") is not None and config.clip_pretrained is None:
         raise InputError("This checkpoint holds its own CLIP, so other CLIP weights do not fit.", "Leave them out.")
-    if chosen.get("sigma", 0.0) < 0:
-        raise InputError(f"sigma is {chosen['sigma']}, expected 0 or more pixels.", "0 turns smoothing off.")
-    return replace(config, **chosen)
+    return chosen(config, overrides)
 
 
 def _check_options(options: CraneInferOptions) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmattn.core.config_fields import changed
 from mmattn.core.training.datamodule import BaseDataModule
 from mmattn.core.training.task import BaseTask
-from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.weights.resolver import resolve
 from mmattn.errors import InputError
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.evaluation.scores import CraneEvaluation
@@ -39,6 +37,7 @@ from mmattn.vision.crane.network.scoring import CraneOutput, Interpolation
 from mmattn.vision.crane.network.tower import VisionFeatures
 from mmattn.vision.crane.results import CraneResult
 from mmattn.vision.crane.training.feature_cache import Annotated, CachedDataset, FeatureCache, fill, fingerprint, unpack
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["CraneTask"]
 
@@ -90,15 +89,13 @@ class CraneTask(BaseTask):
 
     def configure_models(self) -> None:
         """Builds the model and freezes all but the prompts."""
-        tensors = None
-        config = self.config
-        if self.initial_checkpoint is not None:
-            tensors, stored = load_checkpoint(resolve("crane", self.initial_checkpoint), "crane")
-            config = config or CraneConfig.from_dict(stored)
-        config = override(config or CraneConfig(), self.overrides)
-        self.model = CraneModel.from_config(config, pretrained=self.pretrained and config.clip_pretrained is not None)
-        if tensors is not None:
-            self.model.load_tensors(tensors)
+        stored = None if self.initial_checkpoint is None else StoredCrane.load(self.initial_checkpoint)
+        config = changed(self.config or (stored.config if stored else CraneConfig()), self.overrides)
+        if stored is None:
+            pretrained = self.pretrained and config.clip_pretrained is not None
+            self.model = CraneModel.from_config(config, pretrained=pretrained)
+        else:
+            self.model = stored.build(config, pretrained=self.pretrained)
         self.model.requires_grad_(False)
         self.model.prompt_learner.requires_grad_(True)
 
@@ -185,13 +182,8 @@ class CraneTask(BaseTask):
             return
         epoch = self.current_epoch + 1
         losses = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        save_checkpoint(
-            Path(folder) / f"epoch_{epoch}",
-            self.model.tensors(),
-            system="crane",
-            config=self.model.config.to_dict(),
-            card=model_card(epoch, losses),
-        )
+        stored = StoredCrane(self.model.config, self.model.tensors())
+        stored.save(Path(folder) / f"epoch_{epoch}", card=model_card(epoch, losses))
 
     def _vision(self, batch: Batch) -> VisionFeatures:
         """Returns the features of a batch, from the cache where the batch comes from there."""
@@ -262,22 +254,6 @@ class CraneTask(BaseTask):
         cache = FeatureCache(str(self.feature_cache), fingerprint(self.model))
         fill(cache, self.model, items, batch_size=data.eval_batch_size, num_workers=data.num_workers)
         return CachedDataset(items, cache)
-
-
-def override(config: CraneConfig, fields: dict[str, Any]) -> CraneConfig:
-    """Returns the config with some fields changed.
-
-    Raises:
-        InputError: If one is no field of the config.
-
-    >>> override(CraneConfig(), {"feature_layers": [24]}).feature_layers
-    (24,)
-    """
-    unknown = sorted(set(fields) - set(CraneConfig.__dataclass_fields__))
-    if unknown:
-        raise InputError(f"overrides names {', '.join(unknown)}, which Crane's config does not have.")
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return replace(config, **values)
 
 
 def as_picture(image: Tensor) -> npt.NDArray[np.uint8]:

@@ -1,23 +1,20 @@
 import json
 import os
-import pickle
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
+from mmattn.core.weights import checkpoint
 from mmattn.core.weights.checkpoint import (
-    check_keys,
+    embedded_path,
     load_checkpoint,
-    load_torch_file,
     read_card,
     read_config,
+    resolve,
     save_checkpoint,
 )
-from mmattn.errors import CheckpointError
+from mmattn.errors import CheckpointError, WeightsUnavailableError
 
 
 @pytest.fixture
@@ -131,66 +128,26 @@ def test_weights_that_are_cut_off_or_missing_are_reported(folder: Path) -> None:
         load_checkpoint(folder, "crane")
 
 
-def test_check_keys_counts_and_names_the_first() -> None:
-    model = nn.Linear(2, 2)
-    result = model.load_state_dict({"weight": torch.zeros(2, 2), "w1": torch.zeros(1)}, strict=False)
-    with pytest.raises(CheckpointError, match=r"1 missing \(bias\) and 1 unexpected \(w1\) tensors"):
-        check_keys(result.missing_keys, result.unexpected_keys)
-    with pytest.raises(CheckpointError, match=r"^prompts\.pth does not fit the model: 5 missing \(0, 1, 2, \.\.\.\)"):
-        check_keys([str(i) for i in range(5)], [], what="prompts.pth")
+def test_embedded_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert embedded_path("crane").parts[-3:] == ("mmattn", "assets", "crane")
+    monkeypatch.setattr(checkpoint, "files", lambda package: tmp_path)
+    folder = tmp_path / "assets" / "crane"
+    folder.mkdir(parents=True)
+    with pytest.raises(WeightsUnavailableError, match=r"no embedded crane model \(looked in .*--checkpoint PATH"):
+        resolve("crane", "embedded")
+    (folder / "model.safetensors").write_bytes(b"")
+    assert resolve("crane", "embedded") == folder
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_torch_file_of_tensors_is_read(tmp_path: Path, legacy: bool) -> None:
-    state = {"state_dict": {"w": torch.arange(3.0)}, "epoch": 4}
-    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    loaded = load_torch_file(tmp_path / "w.pth")
-    assert loaded["epoch"] == 4
-    assert loaded["state_dict"]["w"].tolist() == [0, 1, 2]
-
-
-def test_a_safetensors_file_is_read_the_same_way(tmp_path: Path) -> None:
-    save_file({"w": torch.arange(3.0)}, tmp_path / "w.safetensors")
-    assert load_torch_file(tmp_path / "w.safetensors")["w"].tolist() == [0, 1, 2]
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, ("exploded",)
-
-
-@pytest.mark.parametrize("content", [Namespace(lr=1), Bomb()], ids=["namespace", "code"])
-def test_pickled_objects_are_refused_and_never_run(
-    tmp_path: Path, content: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"args": content}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"holds pickled objects, not only tensors.*torch\.save\(model"):
-        load_torch_file("w.pth")
-    assert not (tmp_path / "exploded").exists()
-
-
-def test_a_torchscript_archive_says_how_to_get_its_tensors(tmp_path: Path) -> None:
-    archive = tmp_path / "clip.pt"
-    with pytest.warns(FutureWarning, match="deprecated"):
-        torch.jit.script(nn.Linear(1, 1)).save(archive)
-    with pytest.raises(CheckpointError, match=r"is a TorchScript archive, expected a file of tensors"):
-        load_torch_file(archive)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"<html>404</html>", b"PK\x03\x04cut off", b"junk", b"\x00\x00", b"}q\x00.", b"0", b"hello, text\n",
-        pickle.dumps({"a": 1}, protocol=2), pickle.dumps({"a": 1}, protocol=0), b"PK\x05\x06" + bytes(range(18)),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "w.pth").write_bytes(content)
+def test_a_path_is_returned_and_a_missing_one_named(tmp_path: Path) -> None:
+    assert resolve("crane", tmp_path) == tmp_path
     with pytest.raises(
-        CheckpointError, match=r"w\.pth' is damaged or no weights file: .+\. Download or copy"
-    ) as caught:
-        load_torch_file(tmp_path / "w.pth")
-    assert "weights_only" not in str(caught.value)  # torch advises to run code from the file
-    with pytest.raises(CheckpointError, match=r"Weights file '.*x\.pth' does not exist"):
-        load_torch_file(tmp_path / "x.pth")
+        WeightsUnavailableError, match=r"Checkpoint '.*/no' does not exist\. The checkpoint can be embedded"
+    ):
+        resolve("crane", tmp_path / "no")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert resolve("crane", "~/model") == tmp_path / "model"

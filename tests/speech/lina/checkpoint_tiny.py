@@ -11,7 +11,7 @@ import torch
 from mmattn.speech.lina.network.batch import END
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
 from mmattn.speech.lina.voices.state import InitialState
-from mmattn.speech.lina.weights.store import StoredLina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina
 from tests.speech.lina.codec.tiny import EMBEDDED, embedded
 from tests.speech.lina.tiny import tiny_model
 
@@ -45,7 +45,7 @@ def voice(lina: StoredLina, seed: int = 0, name: str = "anna") -> Voice:
 def save(folder: Path, lina: StoredLina | None = None, voices: Sequence[str] = ()) -> Path:
     """Writes a checkpoint folder."""
     lina = lina or stored()
-    save_lina(folder, lina, card="# Tiny\n")
+    lina.save(folder, card="# Tiny\n")
     for seed, name in enumerate(voices):
         (folder / "voices").mkdir(exist_ok=True)
         save_voice(folder / "voices" / f"{name}.safetensors", voice(lina, seed, name))

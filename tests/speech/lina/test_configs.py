@@ -10,8 +10,7 @@ from mmattn.speech.lina.codec.embedded import EmbeddedCodecConfig
 from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.speech.lina.voices import cloning
 from mmattn.speech.lina.voices.tuning import TuningOptions
-from mmattn.speech.lina.weights.codecs import save_codec
-from mmattn.speech.lina.weights.store import load_lina
+from mmattn.speech.lina.weights.store import StoredLina, save_codec
 from tests.speech.lina.codec.tiny import embedded, wavtokenizer
 from tests.speech.lina.tiny_folder import write_recording
 
@@ -86,7 +85,7 @@ def test_libritts_experiment_trains_a_step_at_the_released_options(workplace: Pa
     ]  # fmt: skip
     cli = build(["fit", "--config", "lina/libritts", *SHORT, *small])
     assert cli.trainer.global_step == 1
-    stored = load_lina("runs/lina_libritts/version_0/step_1")
+    stored = StoredLina.load("runs/lina_libritts/version_0/step_1")
     assert (stored.config.codec, stored.config.tokenizer_options) == (
         "wavtokenizer",
         {"file": "lina_libritts_bpe256.json"},

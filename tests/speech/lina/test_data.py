@@ -15,7 +15,7 @@ from mmattn.media.audio import read_audio
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
 from mmattn.speech.lina.datasets.batches import BucketBatches
 from mmattn.speech.lina.text.tokenizers import CharacterTokenizer
-from mmattn.speech.lina.weights.codecs import save_codec
+from mmattn.speech.lina.weights.store import save_codec
 from tests.speech.lina.codec import tiny
 from tests.speech.lina.speech_folders import ljspeech, plain_folder, say
 

@@ -195,7 +195,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
     tensors = model.state_dict()
     with pytest.raises(CheckpointError, match=r"1 missing \(head\)"):
         model.load_tensors({name: t for name, t in tensors.items() if name != "head"})
-    with pytest.raises(CheckpointError, match=r"head of shape \(2, 3\), the model needs \(2, 15, 16\)"):
+    with pytest.raises(CheckpointError, match=r"head of shape \(2, 3\), expected \(2, 15, 16\)"):
         model.load_tensors({**tensors, "head": torch.zeros(2, 3)})
 
 

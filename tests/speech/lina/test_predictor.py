@@ -228,17 +228,17 @@ def test_a_codec_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_codec_can_come_from_elsewhere(folder: Path, tmp_path: Path) -> None:
-    without = save(tmp_path / "without", dataclasses.replace(stored(), codec={}))
+    without = save(tmp_path / "without", dataclasses.replace(stored(), part={}))
     with pytest.raises(CheckpointError):
         load(without)
     result = load(without, codec=str(folder)).predict("Hello.")
     assert np.array_equal(result.samples, load(save(tmp_path / "with")).predict("Hello.").samples)
     unnamed = stored(codec="wavtokenizer", codec_options={})
     with pytest.raises(WeightsUnavailableError, match="WavTokenizer, whose weights it does not hold"):
-        load(save(tmp_path / "unnamed", dataclasses.replace(unnamed, codec={})))
+        load(save(tmp_path / "unnamed", dataclasses.replace(unnamed, part={})))
 
 
-@pytest.mark.parametrize("part", ["tensors", "codec"])
+@pytest.mark.parametrize("part", ["tensors", "part"])
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, part: str) -> None:
     lina = stored()
     tensors = getattr(lina, part)
@@ -351,7 +351,7 @@ def test_a_model_with_its_own_codec_loads_no_other_one(folder: Path) -> None:
     code = (
         "import sys\nfrom mmattn.speech.lina.predictor import LinaPredictor\n"
         f"LinaPredictor.from_pretrained({str(folder)!r}, device='cpu')\n"
-        "print(*(name for name in sys.modules if name.startswith('mmattn.speech.lina.codec.') or name == 'transformers'))"
+        "print(*(n for n in sys.modules if n.startswith('mmattn.speech.lina.codec.') or n == 'transformers'))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.removeprefix("mmattn.speech.lina.codec.") for name in result.stdout.split()}

@@ -21,8 +21,7 @@ from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.voices import cloning
 from mmattn.speech.lina.voices.files import load_voice
 from mmattn.speech.lina.voices.tuning import TuningOptions
-from mmattn.speech.lina.weights.codecs import save_codec
-from mmattn.speech.lina.weights.store import load_lina
+from mmattn.speech.lina.weights.store import StoredLina, save_codec
 from tests.speech.lina.codec.tiny import embedded
 from tests.speech.lina.tiny import tiny_config
 from tests.speech.lina.tiny_folder import CODEC, write_recording
@@ -78,7 +77,7 @@ def test_what_was_trained_speaks_with_its_voices(workplace: Path) -> None:
     run.fit(trained, data(workplace))
     assert {"val/loss", "val/top1_1", "val/top10_2", "val/guided", "val/finished"} <= set(run.logged_metrics)
     folder = workplace / "run" / "step_2"
-    stored = load_lina(folder)
+    stored = StoredLina.load(folder)
     assert (stored.config.tokenizer, stored.config.codec) == ("characters", "embedded")
     for name, tensor in trained.model.state_dict().items():
         torch.testing.assert_close(stored.tensors[name], tensor)

@@ -9,8 +9,7 @@ from mmattn.speech.lina.codec.embedded import EmbeddedCodecConfig
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.voices.files import Voice, fingerprint, save_voice
 from mmattn.speech.lina.voices.state import InitialState
-from mmattn.speech.lina.weights.codecs import describe_codec
-from mmattn.speech.lina.weights.store import StoredLina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina, describe_codec
 from tests.speech.lina.codec.tiny import embedded
 from tests.speech.lina.tiny import tiny_model
 
@@ -28,7 +27,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     vocab = build_tokenizer("characters", {}).vocab_size
     model = tiny_model(seed, text_vocab=vocab, tokenizer="characters", codec=name, codec_options=options)
     tensors = model.state_dict()
-    save_lina(folder, StoredLina(model.config, tensors, codec.state_dict()), card="# tiny\n")
+    StoredLina(model.config, tensors, codec.state_dict()).save(folder, card="# tiny\n")
     (folder / "voices").mkdir(exist_ok=True)
     state = InitialState.draw(model.initial_state(1), rank=1, scale=1.0, seed=1).requires_grad_(False)
     save_voice(folder / "voices" / "slt.safetensors", Voice(state, fingerprint(tensors), "Generated.", "slt"))

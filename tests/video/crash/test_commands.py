@@ -15,7 +15,7 @@ from mmattn.video.crash.datasets.feature_folder import FeatureFolder
 from mmattn.video.crash.datasets.layouts import read_clips
 from mmattn.video.crash.model import build_model
 from mmattn.video.crash.weights.convert import to_published
-from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash
+from mmattn.video.crash.weights.store import StoredCrash
 from tests.video.crash.fake_datasets import write_a3d, write_ccd, write_dad_batches
 from tests.video.crash.tiny import tiny_config
 from tests.video.crash.tiny_door import save_embedded, write_drive
@@ -152,7 +152,7 @@ def test_a_published_checkpoint_is_converted_and_used(tmp_path: Path, capsys):
         )
     assert code == 0
     assert "mmattn infer crash VIDEOS --checkpoint" in capsys.readouterr().out
-    stored = load_crash(tmp_path / "m")
+    stored = StoredCrash.load(tmp_path / "m")
     torch.testing.assert_close(stored.tensors["phi_x.weight"], tensors["phi_x.weight"])
 
 
@@ -239,7 +239,7 @@ def test_a_checkpoint_of_features_alone_reads_public_files(tmp_path: Path):
     ccd = write_ccd(tmp_path / "ccd")
     config = tiny_config(feature_dim=6, num_boxes=3)
     torch.manual_seed(0)
-    save_crash(tmp_path / "m", StoredCrash(config, build_model(config).state_dict(), {}), card="#")
+    StoredCrash(config, build_model(config).state_dict(), {}).save(tmp_path / "m", card="#")
     out = tmp_path / "out"
     assert infer(ccd / "vgg16_features/positive", "--output", out, model=str(tmp_path / "m")) == 0
     assert [len(record["risk"]) for record in records(out)] == [50] * 4

@@ -17,7 +17,7 @@ from mmattn.errors import CheckpointError, InputError, MediaError, WeightsUnavai
 from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.config import CrashInferOptions
 from mmattn.video.crash.predictor import Clip, CrashPredictor
-from mmattn.video.crash.weights.store import StoredCrash, load_crash, save_crash
+from mmattn.video.crash.weights.store import StoredCrash
 from tests.video.crash.fake_datasets import write_a3d, write_ccd
 from tests.video.crash.perception.crop_parts import small_perception
 from tests.video.crash.tiny import clips, tiny_config, tiny_model
@@ -54,9 +54,9 @@ def test_a_checkpoint_with_its_detector_scores_a_video(embedded: str, tmp_path: 
 
 
 def test_half_precision_on_disk_is_single_precision_in_use(embedded: str):
-    stored = load_crash(embedded)
+    stored = StoredCrash.load(embedded)
     assert {tensor.dtype for tensor in stored.tensors.values()} == {torch.float32}
-    assert set(stored.perception) == set(tiny_detector().state_dict())
+    assert set(stored.part) == set(tiny_detector().state_dict())
     assert {parameter.dtype for parameter in stored.build().parameters()} == {torch.float32}
     with safe_open(f"{embedded}/model.safetensors", "pt") as file:
         assert file.get_tensor("phi_x.weight").dtype == torch.float16
@@ -228,7 +228,7 @@ def test_monte_carlo_passes_give_an_uncertainty(embedded: str):
 def test_a_model_without_perception_takes_features_only(tmp_path: Path):
     config = tiny_config()
     model = tiny_model()
-    save_crash(tmp_path / "m", StoredCrash(config, model.state_dict(), {}), card="#")
+    StoredCrash(config, model.state_dict(), {}).save(tmp_path / "m", card="#")
     predictor = load(str(tmp_path / "m"))
     with pytest.raises(InputError, match="reads features"):
         predictor.predict(write_drive(tmp_path / "drive.mp4", 2))
@@ -286,8 +286,8 @@ def test_checkpoints_that_do_not_fit_are_refused(embedded: str, tmp_path: Path):
     )
     with pytest.raises(CheckpointError, match="is none of a risk model"):
         load(str(tmp_path / "detector"))
-    stored = load_crash(embedded)
-    save_crash(tmp_path / "bare", replace(stored, perception={}), card="#")
+    stored = StoredCrash.load(embedded)
+    replace(stored, part={}).save(tmp_path / "bare", card="#")
     with pytest.raises(CheckpointError, match="does not hold its detector"):
         load(str(tmp_path / "bare"))
     config = json.loads((Path(embedded) / "config.json").read_text())["config"]
@@ -296,6 +296,6 @@ def test_checkpoints_that_do_not_fit_are_refused(embedded: str, tmp_path: Path):
     torch.manual_seed(0)
     from mmattn.video.crash.model import build_model
 
-    save_crash(tmp_path / "width", StoredCrash(other, build_model(other).state_dict(), stored.perception), card="#")
+    StoredCrash(other, build_model(other).state_dict(), stored.part).save(tmp_path / "width", card="#")
     with pytest.raises(CheckpointError, match=r"makes 5 boxes of \d+ features, and the risk model reads 5 of 7"):
         load(str(tmp_path / "width"))

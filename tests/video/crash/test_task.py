@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score
 
+from mmattn.core.config_fields import changed
 from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, InputError
 from mmattn.metrics.accident import far_threshold, lead_time
@@ -30,8 +31,8 @@ from mmattn.video.crash.evaluation.scores import (
 from mmattn.video.crash.losses import crash_loss
 from mmattn.video.crash.perception.features import BOX_FEATURES, FEATURES, FRAME_FEATURES
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.task import CrashTask, override
-from mmattn.video.crash.weights.store import load_crash, save_crash
+from mmattn.video.crash.task import CrashTask
+from mmattn.video.crash.weights.store import StoredCrash
 from tests.video.crash.fake_datasets import BOXES, WIDTH, write_features
 from tests.video.crash.tiny import tiny_config
 from tests.video.crash.tiny_door import NECK, WIDTHS, drive, tiny_detector
@@ -167,7 +168,7 @@ def test_an_embedded_model_is_saved_with_its_detector_and_runs_on_pictures(tmp_p
     )
     config = tiny_config(feature_dim=FEATURES, num_boxes=3, perception="embedded")
     task = CrashTask(config=config, detector=str(detector))
-    save_crash(tmp_path / "model", task.stored(), card="#")
+    task.stored().save(tmp_path / "model", card="#")
     result = CrashPredictor.from_pretrained(tmp_path / "model", device="cpu").predict(np.stack(drive(2)))
     assert len(result.risk) == 2
     # and a model trained on from there keeps it
@@ -228,8 +229,8 @@ def test_choosing_on_the_test_clips_is_said_so(root: Path, tmp_path: Path, capsy
 def test_a_test_alone_takes_the_test_checkpoint_and_named_weights_come_first(root: Path, tmp_path: Path):
     shipped, mine = make_task(), make_task()
     shipped.model.head.dense2.bias.data += 5.0
-    save_crash(tmp_path / "shipped", shipped.stored(), card="#")
-    save_crash(tmp_path / "mine", mine.stored(), card="#")
+    shipped.stored().save(tmp_path / "shipped", card="#")
+    mine.stored().save(tmp_path / "mine", card="#")
     bias = {}
     for name, start in (("shipped", None), ("mine", str(tmp_path / "mine"))):
         task = make_task(test_checkpoint=str(tmp_path / "shipped"), initial_checkpoint=start)
@@ -255,12 +256,12 @@ def test_overrides_and_checkpoints_that_do_not_fit_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="overrides names width"):
         make_task(overrides={"width": 3})
     with pytest.raises(InputError, match="overrides do not fit"):
-        override(tiny_config(), {"grid": [3, 3]})
+        changed(tiny_config(), {"grid": [3, 3]})
     assert make_task(overrides={"grid": [2, 8]}).model.config.grid == (2, 8)
-    save_crash(tmp_path / "m", make_task().stored(), card="#")
+    make_task().stored().save(tmp_path / "m", card="#")
     with pytest.raises(CheckpointError, match=r"Its config\.json belongs to other weights"):
         make_task(initial_checkpoint=str(tmp_path / "m"), fields={"hidden_dim": 32, "grid": (8, 4)})
-    assert load_crash(tmp_path / "m").config == make_task().model.config
+    assert StoredCrash.load(tmp_path / "m").config == make_task().model.config
     with pytest.raises(InputError, match="expected lr above 0"):
         make_task(lr=0.0)
 

@@ -16,7 +16,7 @@ from mmattn.video.crash.perception.detector import CrashDetector
 from mmattn.video.crash.perception.features import FEATURES
 from mmattn.video.crash.perception.protocol import FramePerception, check_frames
 from mmattn.video.crash.predictor import CrashPredictor
-from mmattn.video.crash.weights.store import StoredCrash, save_crash
+from mmattn.video.crash.weights.store import StoredCrash
 from tests.video.crash.tiny import tiny_model
 
 WIDTHS, NECK = [4, 6, 8, 8, 8], 8
@@ -90,7 +90,7 @@ def save_embedded(folder: Path, **changes: Any) -> str:
     torch.manual_seed(0)
     model = build_model(config)
     stored = StoredCrash(config, model.state_dict(), tiny_detector().state_dict())
-    return str(save_crash(folder, stored, card="# tiny\n", dtype=torch.float16))
+    return str(stored.save(folder, card="# tiny\n", dtype=torch.float16))
 
 
 def drive(count: int = 20, height: int = 66, width: int = 90) -> list[np.ndarray]:

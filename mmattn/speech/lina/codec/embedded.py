@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmattn.core.config_fields import from_plain
 from mmattn.layers.quantise import ResidualVQ
 from mmattn.speech.lina.codec.protocol import check_codes, check_wave
 from mmattn.speech.lina.codec.spectra import ConvNeXtBlock, LogSpectrum, SpectrumHead
@@ -94,10 +95,7 @@ class EmbeddedCodecConfig:
         >>> EmbeddedCodecConfig.from_dict({"codebooks": 2}).codebooks
         2
         """
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"The codec's config has no field {', '.join(unknown)}; it may be of a newer version.")
-        return cls(**data)
+        return from_plain(cls, data, what="The codec's config")
 
 
 class EmbeddedCodec(nn.Module):

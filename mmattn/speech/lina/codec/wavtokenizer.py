@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmattn.core.config_fields import from_plain
 from mmattn.kernels import attention
 from mmattn.speech.lina.codec.protocol import check_codes, check_wave
 from mmattn.speech.lina.codec.seanet import SEANetEncoder
@@ -74,7 +75,7 @@ class WavTokenizerConfig:
         >>> WavTokenizerConfig.from_dict({"strides": [2, 4]}).hop
         8
         """
-        return cls(**(data | ({"strides": tuple(data["strides"])} if "strides" in data else {})))
+        return from_plain(cls, data, what="The codec's config")
 
 
 class WavTokenizer(nn.Module):

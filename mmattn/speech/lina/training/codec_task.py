@@ -25,7 +25,7 @@ from mmattn.layers.codebooks import CodebookLearner
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec, EmbeddedCodecConfig
 from mmattn.speech.lina.codec.protocol import decode_windowed
 from mmattn.speech.lina.training.codec_losses import MultiResolutionLoss, log_mel_distance
-from mmattn.speech.lina.weights.codecs import load_codec, save_codec
+from mmattn.speech.lina.weights.store import load_codec, save_codec
 
 __all__ = ["CodecTask", "learning_rate_factor"]
 

@@ -10,7 +10,7 @@ from mmattn.speech.lina.codec.encodec import Encodec
 from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule
-from mmattn.speech.lina.weights.codecs import describe_codec
+from mmattn.speech.lina.weights.store import describe_codec
 
 __all__ = ["check_fits", "described"]
 

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
+from mmattn.core.weights.loading import check_fit
+from mmattn.core.weights.torch_file import read_entries
 from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.config import SPECIAL_TOKENS, LinaConfig
 from mmattn.speech.lina.model import LinaModel
@@ -56,14 +58,10 @@ def read_published(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: As :func:`convert`.
     """
-    content: Any = load_torch_file(file)
-    for entry in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    named = content if isinstance(content, Mapping) else {}
-    tensors = {strip_wrappers(str(name)): value for name, value in named.items() if isinstance(value, Tensor)}
+    named = read_entries(file)
+    tensors = {strip_wrappers(name): value for name, value in named.items() if isinstance(value, Tensor)}
     if not {"txt_embed.weight", "rvq_embed.weight"} <= set(tensors):
-        found = ", ".join(sorted(str(name) for name in named)[:4]) or type(content).__name__
+        found = ", ".join(sorted(named)[:4]) or "no table of tensors"
         raise CheckpointError(
             f"'{file}' is no Lina checkpoint: expected txt_embed.weight and rvq_embed.weight, found {found}."
         )
@@ -92,15 +90,9 @@ def from_published(
     own = LinaModel(config).state_dict()
     names = to_ours(own)
     unused = {"logits_head.weight"} if config.tie_embeddings else set()
-    check_keys(sorted(set(names) - set(published)), sorted(set(published) - set(names) - unused), what=what)
-    tensors = {ours: published[name].float() for name, ours in names.items()}
-    for name, ours in names.items():
-        if tensors[ours].shape != own[ours].shape:
-            raise CheckpointError(
-                f"{what} has {name} of shape {tuple(published[name].shape)}, expected {tuple(own[ours].shape)} "
-                f"beside the other sizes."
-            )
-    return config, tensors
+    used = {name: tensor for name, tensor in published.items() if name not in unused}
+    check_fit(used, {name: own[ours] for name, ours in names.items()}, what=what)
+    return config, {ours: published[name].float() for name, ours in names.items()}
 
 
 def published_state(tensors: Mapping[str, Tensor], config: LinaConfig) -> dict[str, Tensor]:

@@ -17,9 +17,8 @@ from mmattn.errors import CheckpointError
 from mmattn.media.files import atomic_path
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
-from mmattn.speech.lina.weights.codecs import describe_codec
 from mmattn.speech.lina.weights.convert import from_published, model_card, read_published, weights_file
-from mmattn.speech.lina.weights.store import StoredLina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina, describe_codec
 from mmattn.speech.lina.weights.wavtokenizer import read_wavtokenizer
 
 __all__ = ["TOKENIZER_FILE", "convert_files"]
@@ -62,8 +61,7 @@ def convert_files(
     codec_tensors: dict[str, torch.Tensor] = {}
     if codec is not None:
         config, codec_tensors = _with_codec(config, codec)
-    stored = StoredLina(config, tensors, codec_tensors)
-    folder = save_lina(output, stored, card=model_card(config, weights))
+    folder = StoredLina(config, tensors, codec_tensors).save(output, card=model_card(config, weights))
     if tokenizer is not None:
         with atomic_path(folder / TOKENIZER_FILE) as temporary:
             shutil.copyfile(tokenizer, temporary)

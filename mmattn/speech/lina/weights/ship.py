@@ -18,7 +18,7 @@ import torch
 from mmattn.core.weights.checkpoint import read_card
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.voices.files import fingerprint, load_voice, save_voice
-from mmattn.speech.lina.weights.store import load_lina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina
 
 __all__ = ["main", "ship"]
 
@@ -36,17 +36,17 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
     Raises:
         CheckpointError: If the source is no Lina checkpoint, holds no codec, or has a voice of another model.
     """
-    stored = load_lina(source)
-    if not stored.codec:
+    stored = StoredLina.load(source)
+    if not stored.part:
         raise CheckpointError(
             f"'{source}' holds no codec, so it cannot speak.",
             "Train it with lina/embedded, or name the codec with model.init_args.codec.",
         )
-    stored = replace(stored, config=replace(stored.config, speaking=dict(speaking or stored.config.speaking)))
+    config = replace(stored.config, speaking=dict(speaking or stored.config.speaking))
     model = fingerprint(stored.tensors)
     voices = [load_voice(file, model) for file in sorted((Path(source) / VOICES).glob("*.safetensors"))]
     card = read_card(target, "# Lina, embedded model\n")
-    folder = save_lina(target, stored, card=card, dtype=torch.float16)
+    folder = StoredLina(config, stored.tensors, stored.part).save(target, card=card, dtype=torch.float16)
     shutil.rmtree(folder / VOICES, ignore_errors=True)
     (folder / VOICES).mkdir()
     for voice in voices:

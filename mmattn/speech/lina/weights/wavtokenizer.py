@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.torch_file import read_entries
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
@@ -45,9 +46,7 @@ def read_wavtokenizer(path: str | Path, *, bandwidth_id: int = 0, sample_rate: i
     Raises:
         CheckpointError: If the file is damaged, holds pickled objects, or is no WavTokenizer.
     """
-    content = load_torch_file(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    tensors = {name: tensor for name, tensor in read_entries(path).items() if isinstance(tensor, Tensor)}
     return from_published(tensors, bandwidth_id=bandwidth_id, sample_rate=sample_rate, what=f"'{path}'")
 
 
@@ -74,15 +73,7 @@ def from_published(
     config = _sizes(own, sample_rate, what)
     renamed = _rename(_without_weight_norm(_choose_bandwidth(own, bandwidth_id, what), what))
     codec = WavTokenizer(config)
-    expected = codec.state_dict()
-    check_keys(sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys()), what=what)
-    wrong = [name for name in expected if expected[name].shape != renamed[name].shape]
-    if wrong:
-        raise CheckpointError(
-            f"{what} contradicts itself: {wrong[0]} is {tuple(renamed[wrong[0]].shape)}, expected "
-            f"{tuple(expected[wrong[0]].shape)} by its other tensors."
-        )
-    codec.load_state_dict(renamed)
+    load_into(codec, renamed, what=what, hint="Its other tensors show other sizes, or it is not whole.")
     return codec
 
 

@@ -18,8 +18,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys
-from mmattn.errors import CheckpointError, InputError
+from mmattn.core.weights.loading import load_into
+from mmattn.errors import InputError
 from mmattn.kernels.products import Linear, Packable
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.network.heads import Classifier
@@ -207,15 +207,7 @@ class RiskModel(nn.Module):
         Raises:
             CheckpointError: If names or shapes do not fit.
         """
-        own = self.state_dict()
-        for name, value in tensors.items():
-            if name in own and own[name].shape != value.shape:
-                raise CheckpointError(
-                    f"The checkpoint has {name} of shape {tuple(value.shape)}, expected {tuple(own[name].shape)}.",
-                    "Its config.json belongs to other weights.",
-                )
-        missing, unexpected = self.load_state_dict(dict(tensors), strict=False)
-        check_keys(missing, unexpected)
+        load_into(self, tensors, hint="Its config.json belongs to other weights.")
 
     def embed(self, features: Tensor) -> Tensor:
         """Returns the embeddings (..., D), not negative, of features (..., F)."""

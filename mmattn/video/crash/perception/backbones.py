@@ -19,8 +19,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.weights.pretrained import load_state, missing_weights, read_state
-from mmattn.errors import InputError, MissingExtraError, WeightsUnavailableError
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.pretrained import missing_weights, open_clip_file
+from mmattn.core.weights.torch_file import read_state
+from mmattn.errors import InputError, MissingExtraError
 from mmattn.video.crash.perception.crop_perception import Backbone, CropOptions, CropPerception
 from mmattn.video.crash.perception.crops import Crops
 from mmattn.video.crash.perception.released import released_backbone
@@ -28,6 +30,7 @@ from mmattn.video.crash.perception.road_detectors import NoDetector, RoadDetecto
 
 __all__ = ["build_backbone_perception", "build_detector", "open_clip_backbone", "timm_backbone"]
 
+_OPTION = "backbone_weights in perception_options"
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -101,7 +104,7 @@ def timm_backbone(name: str, weights: str = "", *, options: CropOptions | None =
         network: Any = timm.create_model(full_name, pretrained=not is_file, num_classes=0)
     except OSError as error:
         raise missing_weights(
-            f"timm/{full_name}", f"https://huggingface.co/timm/{full_name}", option="backbone_weights"
+            f"timm/{full_name}", f"https://huggingface.co/timm/{full_name}", option=_OPTION
         ) from error
     except RuntimeError as error:
         raise InputError(f"timm cannot build {full_name!r}: {str(error).splitlines()[0].rstrip('.')}.") from error
@@ -109,7 +112,7 @@ def timm_backbone(name: str, weights: str = "", *, options: CropOptions | None =
         # Timm itself accepts files that fit in part.
         heads = network.pretrained_cfg["classifier"]
         heads = heads if isinstance(heads, tuple | list) else (heads,)
-        load_state(network, read_state(file), what=f"'{file}'", ignored=tuple(f"{head}." for head in heads if head))
+        load_into(network, read_state(file), what=f"'{file}'", ignored=tuple(f"{head}." for head in heads if head))
     data = timm.data.resolve_model_data_config(network)
     return _backbone(network.eval(), data["input_size"][1:], data["mean"], data["std"], data["interpolation"], options)
 
@@ -133,12 +136,12 @@ def open_clip_backbone(name: str, weights: str = "", *, options: CropOptions | N
     file = Path(weights).expanduser() if weights else None
     tag = weights if weights in tags else (tags[0] if tags else "")
     if file is None or not file.is_file():
-        file = _open_clip_file(open_clip, name, weights or tag, tags)
+        file = open_clip_file(name, weights or tag, option=_OPTION)
     tower = open_clip.create_model(name, precision="fp32", load_weights=False).visual
     state = read_state(file)
     if any(key.startswith("visual.") for key in state):
         state = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    load_state(tower, state, what=f"'{file}'")
+    load_into(tower, state, what=f"'{file}'")
     known = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     mean, std = known.get("mean") or _CLIP_MEAN, known.get("std") or _CLIP_STD
     return _backbone(tower.eval(), tower.image_size, mean, std, known.get("interpolation", "bicubic"), options)
@@ -172,23 +175,6 @@ def build_detector(options: CropOptions, device: torch.device) -> RoadDetector:
 def _unknown(library: str, name: str, known: list[str]) -> InputError:
     near = get_close_matches(name, known, n=6)
     return InputError(f"{library} has no model {name!r}.", f"Similar names: {', '.join(near)}." if near else "")
-
-
-def _open_clip_file(open_clip: Any, name: str, tag: str, tags: list[str]) -> Path:
-    """Returns the cached file of a tag, fetching it if that is possible."""
-    known = open_clip.get_pretrained_cfg(name, tag)
-    if not known:
-        raise WeightsUnavailableError(
-            f"Weights {tag!r} are neither a file nor a tag open_clip has for {name} (it has: "
-            f"{', '.join(tags) or 'none'}).",
-            "Pass the path of a .safetensors or .pt file (backbone_weights in perception_options).",
-        )
-    origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
-    fetch: Callable[[Any], str | Path] = open_clip.download_pretrained
-    try:
-        return Path(fetch(known))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise missing_weights(f"{name} ({tag})", origin, option="backbone_weights") from error
 
 
 def _backbone(

@@ -55,13 +55,13 @@ def build_perception(stored: StoredCrash, device: torch.device, *, boxes: str | 
 def _embedded(stored: StoredCrash) -> Perception:
     from mmattn.video.crash.perception.embedded import EmbeddedPerception
 
-    if not stored.perception:
+    if not stored.part:
         raise CheckpointError(
             "The checkpoint names the embedded perception and does not hold its detector.",
             "Write it with the detector: mmattn fit keeps it beside the risk model.",
         )
     sizes = {"num_boxes": stored.config.num_boxes, "fps": stored.config.fps}
-    return EmbeddedPerception.from_tensors(stored.perception, {**stored.config.perception_options, **sizes})
+    return EmbeddedPerception.from_tensors(stored.part, {**stored.config.perception_options, **sizes})
 
 
 def _by_crops(config: CrashConfig, device: torch.device, *, has_boxes: bool) -> Perception:

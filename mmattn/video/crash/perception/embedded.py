@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmattn.core.training.task import check_state
+from mmattn.core.weights.loading import load_into
 from mmattn.video.crash.perception.camera import HEIGHT, HORIZON_ROW, WIDTH
 from mmattn.video.crash.perception.detector import CrashDetector, decode_boxes, detector_input
 from mmattn.video.crash.perception.features import FEATURES, View, describe
@@ -70,9 +70,7 @@ class EmbeddedPerception:
         """
         rest = dict(options)
         detector = CrashDetector(rest.pop("widths"), rest.pop("neck"))
-        own = detector.state_dict()
-        check_state(tensors, own, optional={})
-        detector.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
+        load_into(detector, tensors)
         return cls(detector, **rest)
 
     @classmethod

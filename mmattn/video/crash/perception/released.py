@@ -82,7 +82,8 @@ def released_backbone(name: str, weights: str = "", *, options: CropOptions | No
             'Other backbones belong to the perceptions "timm" and "open_clip".',
         )
     network = NETWORKS[name]()
-    load_torchvision(network, name, weights or "IMAGENET1K_V1", option="backbone_weights", ignored=network.ignored)
+    weights = weights or "IMAGENET1K_V1"
+    load_torchvision(network, name, weights, option="backbone_weights in perception_options", ignored=network.ignored)
     crops = Crops(frame=fit.frame_resize or "centre", box=fit.box_resize or "centre")
     return Backbone(network, crops, network.feature_dim)
 

@@ -109,7 +109,7 @@ class TorchvisionDetector:
             raise InputError(f"There is no detector {name!r}.", f"Choose one of: none, {', '.join(known)}.")
         sizes: dict[str, Any] = {} if size is None else {"min_size": size}
         network = models.get_model(name, weights=None, weights_backbone=None, **sizes)
-        load_torchvision(network, name, weights, option="detector_weights")
+        load_torchvision(network, name, weights, option="detector_weights in perception_options")
         return cls(network, device=device, threshold=threshold)
 
     @torch.inference_mode()

@@ -17,7 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
+from mmattn.core.weights.loading import check_names
+from mmattn.core.weights.torch_file import read_entries
 from mmattn.errors import CheckpointError, InputError
 from mmattn.video.crash.config import CrashConfig
 from mmattn.video.crash.model import build_model
@@ -80,14 +82,10 @@ def read_published(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: As :func:`convert`.
     """
-    content: Any = load_torch_file(file)
-    for entry in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    named = content if isinstance(content, Mapping) else {}
-    tensors = {_PREFIX.sub("", str(name)): value for name, value in named.items() if isinstance(value, Tensor)}
+    named = read_entries(file)
+    tensors = {_PREFIX.sub("", name): value for name, value in named.items() if isinstance(value, Tensor)}
     if "phi_x.0.weight" not in tensors or not ({"RSD.weights1", "frame_aggregation.weight"} & set(tensors)):
-        found = ", ".join(sorted(str(name) for name in named)[:4]) or type(content).__name__
+        found = ", ".join(sorted(named)[:4]) or "no table of tensors"
         raise CheckpointError(
             f"'{file}' is no CRASH checkpoint: expected phi_x.0.weight and RSD.weights1, found {found}.",
             "UString's checkpoints are not supported." if any("graph_layers" in name for name in tensors) else "",
@@ -124,7 +122,7 @@ def from_published(
         state |= _unregistered(config)
     table = joins(config)
     names = {name for join in table for name in join.published}
-    check_keys(sorted(names - set(state)), sorted(set(state) - names), what=what)
+    check_names(state, names, what=what)
     tensors: dict[str, Tensor] = {}
     if config.architecture == "dsta":
         tensors |= {"rho_1": torch.ones(()), "rho_2": torch.ones(())}  # its loss has no such weights

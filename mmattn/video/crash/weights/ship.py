@@ -14,7 +14,7 @@ import torch
 
 from mmattn.core.weights.checkpoint import read_card
 from mmattn.errors import CheckpointError
-from mmattn.video.crash.weights.store import load_crash, save_crash
+from mmattn.video.crash.weights.store import StoredCrash
 
 __all__ = ["main", "ship"]
 
@@ -29,14 +29,14 @@ def ship(source: str | Path, target: str | Path) -> Path:
     Raises:
         CheckpointError: If the source is no CRASH checkpoint, or holds no detector.
     """
-    stored = load_crash(source)
-    if not stored.perception:
+    stored = StoredCrash.load(source)
+    if not stored.part:
         raise CheckpointError(
             f"'{source}' holds no detector, so it cannot read videos.",
             "Train it with crash/embedded, or name the detector with model.init_args.detector.",
         )
     card = read_card(target, "# CRASH, embedded model\n")
-    return save_crash(target, stored, card=card, dtype=torch.float16)
+    return stored.save(target, card=card, dtype=torch.float16)
 
 
 def main(args: Sequence[str] | None = None) -> None:

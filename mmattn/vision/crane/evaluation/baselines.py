@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from mmattn.core.training.task import BaseTask
-from mmattn.core.weights.checkpoint import load_checkpoint
-from mmattn.core.weights.resolver import resolve
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.stored_model import split_part
 from mmattn.vision.crane.evaluation.scores import CraneEvaluation
 from mmattn.vision.crane.network.preprocess import CLIP_MEAN, CLIP_STD
 from mmattn.vision.crane.network.scoring import smooth_maps, upsample_maps
 from mmattn.vision.crane.network.trunk import EfficientNetLite0Trunk, self_distances
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["BaselineTask", "ChanceBaseline", "Method", "SelfSimilarityBaseline", "ZScoreBaseline", "embedded_trunk"]
 
@@ -97,9 +98,13 @@ def with_maximum(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def embedded_trunk(tensors: Mapping[str, Tensor]) -> EfficientNetLite0Trunk:
-    """Returns the trunk inside the tensors of an embedded checkpoint."""
+    """Returns the trunk inside the tensors of an embedded checkpoint.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
     trunk = EfficientNetLite0Trunk()
-    trunk.load_state_dict({name: tensors[TRUNK_PREFIX + name] for name in trunk.state_dict()})
+    load_into(trunk, split_part(tensors, TRUNK_PREFIX)[1], hint="Only embedded models have such a trunk.")
     return trunk
 
 
@@ -118,11 +123,10 @@ class BaselineTask(BaseTask):
 
     def configure_models(self) -> None:
         """Builds the methods; the trunk is the embedded model's."""
-        tensors, _ = load_checkpoint(resolve("crane", self.checkpoint), "crane")
         self.methods = {
             "chance": ChanceBaseline(),
             "z_score": ZScoreBaseline(),
-            "self_similarity": SelfSimilarityBaseline(embedded_trunk(tensors)),
+            "self_similarity": SelfSimilarityBaseline(embedded_trunk(StoredCrane.load(self.checkpoint).tensors)),
         }
 
     def on_test_start(self) -> None:

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from mmattn.core.training.task import BaseTask
-from mmattn.core.weights.checkpoint import load_checkpoint
-from mmattn.core.weights.resolver import resolve
-from mmattn.vision.crane.config import CraneConfig, CraneInferOptions
+from mmattn.vision.crane.config import CraneInferOptions
 from mmattn.vision.crane.evaluation.scores import CraneEvaluation
-from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.network.memory import MutualMemory, NormalMemory, PatchMemory, blend
 from mmattn.vision.crane.synthetic.data import draw_any_photograph, normalise
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["MemoryTask"]
 
@@ -56,9 +54,7 @@ class MemoryTask(BaseTask):
 
     def configure_models(self) -> None:
         """Loads the model."""
-        tensors, config = load_checkpoint(resolve("crane", self.checkpoint), "crane")
-        self.model = CraneModel.from_config(CraneConfig.from_dict(config))
-        self.model.load_tensors(tensors)
+        self.model = StoredCrane.load(self.checkpoint).build()
 
     def on_test_start(self) -> None:
         """Prepares the collection."""

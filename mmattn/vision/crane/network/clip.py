@@ -20,8 +20,10 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file
-from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.pretrained import open_clip_file
+from mmattn.core.weights.torch_file import read_state
+from mmattn.errors import InputError
 from mmattn.vision.crane.config import ClipArchitecture, CraneConfig
 
 __all__ = ["build_clip", "compact_ids", "load_clip_weights", "text_tower", "tokenize"]
@@ -41,7 +43,12 @@ def build_clip(config: CraneConfig, *, pretrained: bool = False) -> nn.Module:
         WeightsUnavailableError: If the weights are neither a file, nor cached, nor reachable.
         CheckpointError: If the file does not fit the network.
     """
-    file = _weights_file(config.clip_model, config.clip_pretrained) if pretrained else None
+    file = None
+    if pretrained and config.clip_pretrained is not None:
+        file = Path(config.clip_pretrained).expanduser()
+        if not file.is_file():
+            option = "clip_pretrained, --clip-pretrained"
+            file = open_clip_file(config.clip_model, config.clip_pretrained, option=option)
     if config.clip_architecture is not None:
         clip = _clip_from_sizes(config.clip_architecture)
     else:
@@ -66,23 +73,9 @@ def load_clip_weights(clip: nn.Module, file: Path) -> None:
         CheckpointError: If the file is missing, damaged, a TorchScript archive (the form of OpenAI's own downloads;
             the hint says how to convert it), or does not fit.
     """
-    state: Any = load_torch_file(file)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"'{file}' holds no CLIP weights: expected a table of named tensors.")
-    state = {name.removeprefix("module."): value for name, value in state.items() if name not in _EXTRA_ENTRIES}
-    own = clip.state_dict()
-    misfits = [name for name, value in state.items() if name in own and own[name].shape != value.shape]
-    if misfits:
-        name = misfits[0]
-        raise CheckpointError(
-            f"'{file}' is another CLIP: {name} is {tuple(state[name].shape)} there, expected {tuple(own[name].shape)} "
-            f"({len(misfits)} tensors differ in shape).",
-            "Choose the clip_model that the weights belong to.",
-        )
-    missing, unexpected = clip.load_state_dict(state, strict=False)
-    check_keys(missing, unexpected, what=f"'{file}'")
+    state = read_state(file, what="CLIP weights")
+    hint = "Choose the clip_model that the weights belong to."
+    load_into(clip, state, what=f"'{file}'", hint=hint, ignored=_EXTRA_ENTRIES)
 
 
 def text_tower(clip: nn.Module) -> Any:
@@ -188,28 +181,6 @@ def _check_architecture(clip: nn.Module, config: CraneConfig) -> None:
             f"image_size is {config.image_size}, expected a multiple of the patch size {patch}.",
             f"Use {config.image_size // patch * patch} or {(config.image_size // patch + 1) * patch}.",
         )
-
-
-def _weights_file(model: str, source: str | None) -> Path | None:
-    """Returns the file of a path or of an open_clip tag, the latter from the cache or the hub; None for None."""
-    if source is None or Path(source).expanduser().is_file():
-        return None if source is None else Path(source).expanduser()
-    known = open_clip.get_pretrained_cfg(model, source)
-    if not known:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise WeightsUnavailableError(
-            f"CLIP weights {source!r} are neither a file nor a tag open_clip knows for {model} (it knows: {tags}).",
-            "Pass the path of a .safetensors or .pt file (clip_pretrained, --clip-pretrained).",
-        )
-    origin = str(known.get("hf_hub") or known.get("url")).rstrip("/")
-    try:
-        return Path(open_clip.download_pretrained(known))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsUnavailableError(
-            f"The CLIP weights {model} ({source}) are not on this machine and could not be fetched from {origin}.",
-            f"With a network they are downloaded once; otherwise copy them from {origin} and pass the path of the "
-            ".safetensors file (clip_pretrained, --clip-pretrained).",
-        ) from error
 
 
 def _keep_rows(clip: nn.Module, token_ids: Sequence[int]) -> None:

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file
-from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
+from mmattn.core.weights.loading import load_into
+from mmattn.core.weights.pretrained import missing_weights
+from mmattn.core.weights.torch_file import read_state
+from mmattn.errors import InputError, WeightsUnavailableError
 from mmattn.vision.crane.config import CraneConfig
 
 __all__ = ["Foundation", "TimmFoundation", "build_foundation", "to_imagenet"]
@@ -94,12 +96,8 @@ def build_foundation(config: CraneConfig, *, pretrained: bool = False) -> Founda
     try:
         vit = timm.create_model(name, pretrained=pretrained and own_file is None, img_size=size, num_classes=0)
     except OSError as error:
-        raise WeightsUnavailableError(
-            f"The foundation weights timm/{name} are not on this machine and could not be fetched from the hub.",
-            f"With a network they are downloaded once; otherwise copy model.safetensors of "
-            f"https://huggingface.co/timm/{name} and pass its path (foundation_pretrained, --foundation-pretrained), "
-            "or use --recipe crane, which needs no foundation model.",
-        ) from error
+        option = "foundation_pretrained, --foundation-pretrained; --recipe crane needs no foundation model"
+        raise missing_weights(f"timm/{name}", f"https://huggingface.co/timm/{name}", option=option) from error
     if pretrained and own_file is not None:
         _load_file(vit, Path(own_file).expanduser())
     return TimmFoundation(vit.eval())
@@ -111,13 +109,7 @@ def _load_file(vit: Any, file: Path) -> None:
         raise WeightsUnavailableError(f"The foundation weights '{file}' do not exist.", "Check the path.")
     import timm
 
-    state = load_torch_file(file)
-    if not isinstance(state, dict):
-        raise CheckpointError(f"'{file}' holds no foundation weights: expected a table of named tensors.")
-    filtered = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), vit)
-    own = vit.state_dict()
-    misfits = [key for key, value in filtered.items() if key in own and own[key].shape != value.shape]
-    if misfits:
-        raise CheckpointError(f"'{file}' is another foundation model: {len(misfits)} tensors differ in shape.")
-    missing, unexpected = vit.load_state_dict(filtered, strict=False)
-    check_keys(missing, [key for key in unexpected if not key.startswith("head")], what=f"'{file}'")
+    state = read_state(file, what="foundation weights")
+    resampled = timm.models.vision_transformer.checkpoint_filter_fn(state, vit)
+    hint = "Choose the foundation that the weights belong to."
+    load_into(vit, resampled, what=f"'{file}'", hint=hint, ignored=("head",))

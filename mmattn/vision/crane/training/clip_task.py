@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.core.training.task import BaseTask
-from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.network.dattn import dattn, foundation_attention
@@ -33,6 +32,7 @@ from mmattn.vision.crane.network.scoring import fuse, image_logits, patch_logits
 from mmattn.vision.crane.network.tower import VisionFeatures
 from mmattn.vision.crane.network.trunk import CHANNELS, DISTANCES
 from mmattn.vision.crane.synthetic.captions import ABNORMAL_SENTENCES, NORMAL_SENTENCES, caption
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["CraneClipTask", "crop_windows", "info_nce", "patch_text_loss"]
 
@@ -150,8 +150,7 @@ class CraneClipTask(BaseTask):
         if self.trainer.log_dir is None or not self.trainer.is_global_zero:
             return
         card = "# Embedded Crane after its first stage\n\nIts prompts are untrained; `mmattn fit` does that next.\n"
-        folder = Path(self.trainer.log_dir) / "clip"
-        save_checkpoint(folder, self.model.tensors(), system="crane", config=self.config.to_dict(), card=card)
+        StoredCrane(self.config, self.model.tensors()).save(Path(self.trainer.log_dir) / "clip", card=card)
 
     @property
     def _clip(self) -> Any:

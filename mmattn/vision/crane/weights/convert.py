@@ -20,7 +20,9 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from mmattn.core.weights.checkpoint import check_keys, load_torch_file, save_checkpoint
+from mmattn.core.weights.checkpoint import save_checkpoint
+from mmattn.core.weights.loading import check_names
+from mmattn.core.weights.torch_file import load_torch_file, read_entries
 from mmattn.errors import CheckpointError, InputError
 from mmattn.vision.crane.config import RECIPES, CraneConfig
 from mmattn.vision.crane.network.clip import text_tower, tokenize
@@ -88,8 +90,7 @@ def read_prompts(file: Path) -> dict[str, Tensor]:
         )
     depth = sum(str(name).startswith(_DEEP) for name in content)
     expected = {"ctx_pos", "ctx_neg", *(f"{_DEEP}{i}" for i in range(depth))}
-    unexpected = sorted(name for name in content if name not in expected and not _BUFFER.fullmatch(name))
-    check_keys(sorted(expected - set(content)), unexpected, what=f"'{file}'")
+    check_names({name for name in content if not _BUFFER.fullmatch(name)}, expected, what=f"'{file}'")
     return dict(content)
 
 
@@ -160,8 +161,7 @@ def _token_table(clip_weights: str | None, clip: nn.Module | None) -> Tensor | N
         return table.detach()
     if clip_weights is None:
         return None
-    state: Any = load_torch_file(clip_weights)
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else {}
+    state = read_entries(clip_weights)
     for name in ("token_embedding.weight", "text.token_embedding.weight"):
         if name in state:
             return torch.as_tensor(state[name])

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from mmattn.core.weights.checkpoint import load_checkpoint, read_card, save_checkpoint
-from mmattn.core.weights.stored_model import cast_floating
-from mmattn.vision.crane.config import CraneConfig
+from mmattn.core.weights.checkpoint import read_card
+from mmattn.vision.crane.weights.store import StoredCrane
 
 __all__ = ["main", "ship"]
 
@@ -35,11 +34,10 @@ def ship(source: str | Path, target: str | Path, changes: dict[str, Any] | None 
     Raises:
         CheckpointError: If the source is no Crane checkpoint.
     """
-    tensors, stored = load_checkpoint(source, "crane")
-    config = replace(CraneConfig.from_dict(stored), **(changes or {}))
+    stored = StoredCrane.load(source)
+    config = replace(stored.config, **(changes or {}))
     card = read_card(target, "# Crane, embedded model\n")
-    halved = cast_floating(tensors, torch.float16)
-    return save_checkpoint(target, halved, system="crane", config=config.to_dict(), card=card)
+    return StoredCrane(config, stored.tensors).save(target, card=card, dtype=torch.float16)
 
 
 def main(args: Sequence[str] | None = None) -> None:

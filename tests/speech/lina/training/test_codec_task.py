@@ -13,7 +13,7 @@ from mmattn.media.audio import write_audio
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.training.codec_data import CodecDataModule, FreshDraws, RandomCrops, WholeRecordings
 from mmattn.speech.lina.training.codec_task import CodecTask
-from mmattn.speech.lina.weights.codecs import load_codec
+from mmattn.speech.lina.weights.store import load_codec
 from tests.speech.lina.codec.tiny import EMBEDDED
 
 RATE = EMBEDDED.sample_rate

@@ -9,7 +9,7 @@ from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaDataModule
 from mmattn.speech.lina.text.bpe import train_bpe
 from mmattn.speech.lina.training.fit import check_fits, described
-from mmattn.speech.lina.weights.codecs import save_codec
+from mmattn.speech.lina.weights.store import save_codec
 from tests.speech.lina.codec import tiny
 from tests.speech.lina.speech_folders import plain_folder
 

@@ -7,7 +7,7 @@ from mmattn.core.weights.checkpoint import save_checkpoint
 from mmattn.errors import CheckpointError, WeightsUnavailableError
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer
-from mmattn.speech.lina.weights.codecs import build_codec, describe_codec, load_codec, save_codec
+from mmattn.speech.lina.weights.store import build_codec, describe_codec, load_codec, save_codec
 from tests.speech.lina.codec.tiny import EMBEDDED, embedded, wavtokenizer
 from tests.speech.lina.weights.test_wavtokenizer import published
 
@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         build_codec("wavtokenizer", {}, {})
     with pytest.raises(CheckpointError, match="no field colour"):
         build_codec("embedded", options | {"colour": 1}, tensors)
-    with pytest.raises(CheckpointError, match=r"quantizer\.codebook is \(3, 16, 6\), expected \(2, 16, 6\)"):
+    with pytest.raises(CheckpointError, match=r"quantizer\.codebook of shape \(3, 16, 6\), expected \(2, 16, 6\)"):
         build_codec("embedded", options | {"codebooks": 2}, tensors)
     with pytest.raises(CheckpointError, match=r"1 missing \(decoder\.embed\.bias\)"):
         build_codec("embedded", options, {k: v for k, v in tensors.items() if k != "decoder.embed.bias"})

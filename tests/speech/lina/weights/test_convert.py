@@ -13,7 +13,7 @@ from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.model import LinaModel
 from mmattn.speech.lina.weights.convert import convert, from_published, published_state, read_published
-from mmattn.speech.lina.weights.store import StoredLina, load_lina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina
 from tests.speech.lina.tiny import text_ids, tiny_config, tiny_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,7 +60,7 @@ def test_a_file_is_converted_from_any_wrapping(tmp_path: Path, form: str) -> Non
     else:
         torch.save(contents[form], file)
     folder = convert(file.parent if form == "folder" else file, tmp_path / "out")
-    stored = load_lina(folder)
+    stored = StoredLina.load(folder)
     again, text = stored.build(), text_ids(5)[None]
     with torch.no_grad():
         one, other = (m.advance(m.start_column(1), m.remember(text), m.initial_state(1)).logits for m in (model, again))
@@ -114,10 +114,10 @@ def test_a_checkpoint_with_its_codec_comes_back(tmp_path: Path) -> None:
     model = tiny_model(codec="embedded")
     codec = {"encoder.weight": torch.randn(3, 4)}
     stored = StoredLina(model.config, model.state_dict(), codec)
-    save_lina(tmp_path / "m", stored, card="# card", dtype=torch.float16)
-    again = load_lina(tmp_path / "m")
+    stored.save(tmp_path / "m", card="# card", dtype=torch.float16)
+    again = StoredLina.load(tmp_path / "m")
     assert again.config == model.config
-    assert again.codec["encoder.weight"].dtype == torch.float16
+    assert again.part["encoder.weight"].dtype == torch.float16
     assert set(again.tensors) == set(model.state_dict())
     assert all(tensor.dtype == torch.float32 for tensor in again.tensors.values())
     legacy = again.build(replace(again.config, positions_over_padding=True))
@@ -126,14 +126,14 @@ def test_a_checkpoint_with_its_codec_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_config_of_something_else_is_refused(tmp_path: Path) -> None:
-    folder = save_lina(tmp_path / "m", StoredLina(tiny_config(), {"a": torch.zeros(1)}, {}), card="")
+    folder = StoredLina(tiny_config(), {"a": torch.zeros(1)}, {}).save(tmp_path / "m", card="")
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"num_layers"', '"layers"'))
     with pytest.raises(CheckpointError, match=r"none of a language model: .*layers"):
-        load_lina(folder)
+        StoredLina.load(folder)
     config.write_text(config.read_text().replace('"lina"', '"crash"'))
     with pytest.raises(CheckpointError, match="is a crash checkpoint"):
-        load_lina(folder)
+        StoredLina.load(folder)
 
 
 @pytest.mark.parametrize(

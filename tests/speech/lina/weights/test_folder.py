@@ -9,10 +9,9 @@ from mmattn.cli import main
 from mmattn.errors import CheckpointError, InputError
 from mmattn.speech.lina.text.bpe import train_bpe
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
-from mmattn.speech.lina.weights.codecs import build_codec
 from mmattn.speech.lina.weights.convert import published_state
 from mmattn.speech.lina.weights.folder import TOKENIZER_FILE, convert_files
-from mmattn.speech.lina.weights.store import load_lina
+from mmattn.speech.lina.weights.store import StoredLina, build_codec
 from tests.speech.lina.codec.tiny import codes_of, wavtokenizer
 from tests.speech.lina.tiny import tiny_model
 from tests.speech.lina.weights.test_wavtokenizer import published
@@ -40,9 +39,9 @@ def test_all_three_lie_in_one_folder(files: dict[str, Path], capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert "mmattn infer lina SCRIPT.txt --checkpoint" in out
     assert "note:" not in err
-    stored = load_lina(files["output"])
+    stored = StoredLina.load(files["output"])
     assert (stored.config.codec, stored.config.tokenizer) == ("wavtokenizer", "bpe")
-    codec = build_codec(stored.config.codec, stored.config.codec_options, stored.codec)
+    codec = build_codec(stored.config.codec, stored.config.codec_options, stored.part)
     codes = codes_of(wavtokenizer(), 6)
     torch.testing.assert_close(codec.decode(codes), wavtokenizer().decode(codes), atol=1e-5, rtol=1e-4)
     tokenizer = build_tokenizer(stored.config.tokenizer, stored.config.tokenizer_options, files["output"])

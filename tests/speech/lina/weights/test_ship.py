@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmattn.core.weights.checkpoint import load_checkpoint
-from mmattn.core.weights.resolver import embedded_path
+from mmattn.core.weights.checkpoint import embedded_path, load_checkpoint
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.predictor import LinaItem, LinaPredictor
 from mmattn.speech.lina.synthetic.voices import TRAINING_VOICES
 from mmattn.speech.lina.weights.ship import ship
-from mmattn.speech.lina.weights.store import StoredLina, load_lina, save_lina
+from mmattn.speech.lina.weights.store import StoredLina
 from tests.speech.lina.tiny_folder import write_model
 
 
@@ -30,8 +29,8 @@ def test_shipped_checkpoint_is_half_as_large_and_speaks_with_its_voices(tmp_path
 
 
 def test_a_model_without_codec_is_not_shipped(tmp_path: Path) -> None:
-    stored = load_lina(write_model(tmp_path / "trained"))
-    save_lina(tmp_path / "mute", StoredLina(stored.config, stored.tensors, {}), card="# mute\n")
+    stored = StoredLina.load(write_model(tmp_path / "trained"))
+    StoredLina(stored.config, stored.tensors, {}).save(tmp_path / "mute", card="# mute\n")
     with pytest.raises(CheckpointError, match="holds no codec"):
         ship(tmp_path / "mute", tmp_path / "assets")
 

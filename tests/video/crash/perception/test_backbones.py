@@ -117,9 +117,9 @@ def test_weights_out_of_reach_are_named_with_their_address():
 
 
 def test_weights_of_another_network_are_refused(timm_file: Path, clip_file: Path):
-    with pytest.raises(CheckpointError, match=r"does not fit the model|another network"):
+    with pytest.raises(CheckpointError, match="does not fit the model"):
         timm_backbone("test_resnet", str(timm_file))
-    with pytest.raises(CheckpointError, match=r"does not fit the model|another network"):
+    with pytest.raises(CheckpointError, match="does not fit the model"):
         open_clip_backbone("tiny-crash-clip", str(timm_file))
 
 

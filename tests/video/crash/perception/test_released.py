@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from mmattn.core.weights import pretrained
+from mmattn.core.weights.loading import load_into
 from mmattn.errors import CheckpointError, InputError, WeightsUnavailableError
 from mmattn.video.crash.perception.backbones import build_backbone_perception, build_detector
 from mmattn.video.crash.perception.box_sampling import select_boxes_upstream
@@ -198,7 +198,7 @@ def test_fc7_is_torchvisions_classifier_before_its_second_relu():
     assert features.shape == (1, 4096)
     assert (features < 0).any()
     torch.testing.assert_close(features, expected)
-    pretrained.load_state(ours, state, what="the file", ignored=ours.ignored)
+    load_into(ours, state, what="the file", ignored=ours.ignored)
 
 
 def test_resnet_101_gives_what_torchvisions_last_layer_is_given():
@@ -206,7 +206,7 @@ def test_resnet_101_gives_what_torchvisions_last_layer_is_given():
 
     theirs = resnet101().eval()
     ours = ResNet101Pool().eval()
-    pretrained.load_state(ours, theirs.state_dict(), what="the file", ignored=ours.ignored)
+    load_into(ours, theirs.state_dict(), what="the file", ignored=ours.ignored)
     theirs.fc = torch.nn.Identity()
     crops = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
@@ -297,7 +297,7 @@ def test_cached_weights_are_taken_without_asking_a_server(
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     file = tmp_path / "other.pth"
     torch.save({"features.0.weight": torch.zeros(8, 3, 3, 3)}, file)
-    with pytest.raises(CheckpointError, match=r"features.0.weight is \(8, 3, 3, 3\) there, expected \(64, 3, 3, 3\)"):
+    with pytest.raises(CheckpointError, match=r"features.0.weight of shape \(8, 3, 3, 3\), expected \(64, 3, 3, 3\)"):
         build_backbone_perception("released", {"detector": "none", "backbone_weights": str(file)})
 
 

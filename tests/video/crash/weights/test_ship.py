@@ -10,7 +10,7 @@ from safetensors import safe_open
 from mmattn.errors import CheckpointError
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.weights.ship import main, ship
-from mmattn.video.crash.weights.store import StoredCrash, save_crash
+from mmattn.video.crash.weights.store import StoredCrash
 from tests.video.crash.tiny import tiny_config, tiny_model
 from tests.video.crash.tiny_door import drive, save_embedded
 
@@ -18,7 +18,7 @@ from tests.video.crash.tiny_door import drive, save_embedded
 def test_what_ships_is_half_as_large_and_predicts_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     source = save_embedded(tmp_path / "trained")
     (tmp_path / "assets").mkdir()
-    save_crash(tmp_path / "assets", StoredCrash(tiny_config(), tiny_model().state_dict(), {}), card="# The card\n")
+    StoredCrash(tiny_config(), tiny_model().state_dict(), {}).save(tmp_path / "assets", card="# The card\n")
     (tmp_path / "assets" / "samples").mkdir()
     main([source, str(tmp_path / "assets")])
     assert str(tmp_path / "assets") in capsys.readouterr().out
@@ -34,6 +34,6 @@ def test_what_ships_is_half_as_large_and_predicts_the_same(tmp_path: Path, capsy
 
 
 def test_a_model_that_cannot_read_videos_is_not_shipped(tmp_path: Path):
-    save_crash(tmp_path / "m", StoredCrash(tiny_config(), tiny_model().state_dict(), {}), card="#")
+    StoredCrash(tiny_config(), tiny_model().state_dict(), {}).save(tmp_path / "m", card="#")
     with pytest.raises(CheckpointError, match="holds no detector"):
         ship(tmp_path / "m", tmp_path / "assets")

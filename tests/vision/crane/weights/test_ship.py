@@ -7,8 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from mmattn.core.weights.checkpoint import load_checkpoint, save_checkpoint
-from mmattn.core.weights.resolver import embedded_path
+from mmattn.core.weights.checkpoint import embedded_path, load_checkpoint, save_checkpoint
 from mmattn.media.image import read_image, read_mask
 from mmattn.vision.crane.config import CraneConfig
 from mmattn.vision.crane.evaluation.baselines import TRUNK_PREFIX, embedded_trunk

@@ -4,28 +4,10 @@ import httpx
 import pytest
 from huggingface_hub import errors
 
-from mmattn.core.weights import resolver
-from mmattn.core.weights.resolver import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, embedded_path, parse_hub, resolve
+from mmattn.core.weights import hub
+from mmattn.core.weights.checkpoint import resolve
+from mmattn.core.weights.hub import CHECKPOINT_FILES, OPTIONAL_FILES, HubSource, parse_hub
 from mmattn.errors import InputError, WeightsUnavailableError
-
-
-def test_embedded_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert embedded_path("crane").parts[-3:] == ("mmattn", "assets", "crane")
-    monkeypatch.setattr(resolver, "files", lambda package: tmp_path)
-    folder = tmp_path / "assets" / "crane"
-    folder.mkdir(parents=True)
-    with pytest.raises(WeightsUnavailableError, match=r"no embedded crane model \(looked in .*--checkpoint PATH"):
-        resolve("crane", "embedded")
-    (folder / "model.safetensors").write_bytes(b"")
-    assert resolve("crane", "embedded") == folder
-
-
-def test_a_path_is_returned_and_a_missing_one_named(tmp_path: Path) -> None:
-    assert resolve("crane", tmp_path) == tmp_path
-    with pytest.raises(
-        WeightsUnavailableError, match=r"Checkpoint '.*/no' does not exist\. The checkpoint can be embedded"
-    ):
-        resolve("crane", tmp_path / "no")
 
 
 def test_messages_speak_of_what_was_asked_for(tmp_path: Path) -> None:
@@ -38,12 +20,6 @@ def test_messages_speak_of_what_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match="local copy with --codec PATH") as unreachable:
         resolve("lina", "hf:a/b", what="codec")
     assert "--checkpoint" not in f"{no.value} {unreachable.value}"
-
-
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "model").mkdir()
-    assert resolve("crane", "~/model") == tmp_path / "model"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +79,7 @@ def test_answers_of_the_hub_become_one_message(error: Exception, message: str, m
     def answer(*args: object, **options: object) -> str:
         raise error
 
-    monkeypatch.setattr(resolver, "hf_hub_download", answer)
+    monkeypatch.setattr(hub, "hf_hub_download", answer)
     with pytest.raises(WeightsUnavailableError, match=message):
         resolve("crane", "hf:a/b/w.pth@v9")
 
@@ -115,6 +91,6 @@ def test_a_cached_download_is_returned_as_a_path(tmp_path: Path, monkeypatch: py
         calls.append((repo, revision, allow_patterns))
         return str(tmp_path)
 
-    monkeypatch.setattr(resolver, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     assert resolve("crane", "hf:a/b@main") == tmp_path
     assert calls == [("a/b", "main", CHECKPOINT_FILES + OPTIONAL_FILES)]

@@ -1,14 +1,12 @@
-"""Where a checkpoint comes from: ``"embedded"``, a path, or ``"hf:owner/name[/file][@revision]"``.
+"""Checkpoints on the Hugging Face hub: ``hf:owner/name[/file][@revision]`` turned into a local copy.
 
-One place turns all three into a local path and, when that fails, says what is missing, where it was looked for and
-which option takes a local copy.
+What is missing is told with the command that fetches it and the option that takes a local copy.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -24,7 +22,7 @@ from huggingface_hub.errors import (
 
 from mmattn.errors import InputError, WeightsUnavailableError
 
-__all__ = ["HubSource", "embedded_path", "parse_hub", "resolve"]
+__all__ = ["HubSource", "download", "parse_hub"]
 
 CHECKPOINT_FILES = ["model.safetensors", "config.json", "README.md"]
 OPTIONAL_FILES = ["tokenizer.json", "voices/*.safetensors"]
@@ -46,47 +44,6 @@ class HubSource:
     repo: str
     file: str | None = None
     revision: str | None = None
-
-
-def resolve(system: str, source: str | Path, *, what: str = "checkpoint") -> Path:
-    """Returns the local path of a checkpoint, downloading it when it comes from the hub.
-
-    Args:
-        system: Name of the system, for example ``"crane"``.
-        source: ``"embedded"`` (the small model inside the package), a local path, or
-            ``"hf:owner/name[/file][@revision]"``. A folder called ``embedded`` is reached as ``./embedded``.
-        what: What it was asked for as, which is the name of the option too; the messages speak of it.
-
-    Returns:
-        A folder, or one file when the hub source names a file or the path is one.
-
-    Raises:
-        InputError: If a hub source is not of the form above.
-        WeightsUnavailableError: If the weights are neither on disk nor reachable.
-    """
-    text = str(source)
-    if text == "embedded":
-        path = embedded_path(system)
-        if not (path / "model.safetensors").is_file():
-            raise WeightsUnavailableError(
-                f"This installation has no embedded {system} model (looked in '{path}').",
-                f"Pass a {what}: --{what} PATH or --{what} hf:owner/name.",
-            )
-        return path
-    if text.startswith("hf:"):
-        return download(parse_hub(text, what), what)
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise WeightsUnavailableError(
-            f"{what.capitalize()} '{text}' does not exist.",
-            f"The {what} can be embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
-        )
-    return path
-
-
-def embedded_path(system: str) -> Path:
-    """Returns where the embedded model of ``system`` lives in this installation, present or not."""
-    return Path(str(files("mmattn"))) / "assets" / system
 
 
 def parse_hub(source: str, what: str = "checkpoint") -> HubSource:
