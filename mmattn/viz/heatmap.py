@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmattn.viz.text import Color, draw_text, label, text_size
+from mmattn.viz.text import Color, check_picture, draw_text, label, text_size
 
 __all__ = ["Colormap", "colorbar", "colorize", "colormap_table", "contour", "overlay", "side_by_side"]
 
@@ -66,7 +66,7 @@ def overlay(
     Raises:
         ValueError: Wrong shapes, NaN or infinite values in the map, ``vmin >= vmax``, or ``alpha`` outside [0, 1].
     """
-    _check_picture(image)
+    check_picture(image)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
     values = _resized(_checked_map(anomaly_map), image.shape[:2])
@@ -125,7 +125,7 @@ def contour(
         ValueError: The mask has another size than the picture, or ``thickness`` is below 1.
         ImportError: OpenCV is not installed.
     """
-    _check_picture(image)
+    check_picture(image)
     if mask.shape != image.shape[:2]:
         raise ValueError(f"The mask is {mask.shape}, the picture {image.shape[:2]}. Resize the mask first.")
     if thickness < 1:
@@ -199,7 +199,7 @@ def side_by_side(
     if not panels:
         raise ValueError("side_by_side needs at least one panel, got none.")
     for panel in panels:
-        _check_picture(panel)
+        check_picture(panel)
     if labels is not None:
         if len(labels) != len(panels):
             raise ValueError(f"Expected one label per panel, got {len(labels)} labels for {len(panels)} panels.")
@@ -220,11 +220,6 @@ def _jet() -> UInt8Array:
     centre = np.array([3, 2, 1])  # red, green, blue peak at 3/4, 2/4, 1/4 of the range
     twice = 3 * 255 - np.abs(8 * level - 510 * centre)
     return np.rint(np.clip(twice / 2, 0, 255)).astype(np.uint8)
-
-
-def _check_picture(image: UInt8Array) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"Expected a uint8 RGB picture (H, W, 3), got {image.dtype} {image.shape}.")
 
 
 def _checked_map(anomaly_map: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from mmattn.viz.heatmap import colormap_table
-from mmattn.viz.text import Color, draw_text, text_size
+from mmattn.viz.text import Color, check_picture, draw_text, text_size
 
 __all__ = ["draw_boxes", "gauge", "overlay_risk", "risk_strip"]
 
@@ -51,7 +51,7 @@ def draw_boxes(
         ValueError: Shapes do not fit, or a weight is negative or not finite.
     """
     corners, values = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(weights, np.float64).reshape(-1)
-    _check_picture(image)
+    check_picture(image)
     if len(corners) != len(values) or (captions and len(captions) != len(values)):
         raise ValueError(f"Got {len(corners)} boxes, {len(values)} weights and {len(captions)} captions.")
     if not np.isfinite(values).all() or (values < 0).any() or not np.isfinite(corners).all():
@@ -220,7 +220,7 @@ def overlay_risk(
     Raises:
         ValueError: The picture is too narrow; else as the functions this is made of.
     """
-    _check_picture(image)
+    check_picture(image)
     width = image.shape[1]
     if width < 320:
         raise ValueError(f"The picture is {width} pixels wide, expected at least 320. Enlarge it first.")
@@ -236,8 +236,3 @@ def overlay_risk(
     rest = (_PANEL_HEIGHT, width - _GAUGE_WIDTH)
     right = risk_strip(times, risks, now=now, threshold=threshold, alerts=alerts, size=rest)
     return np.concatenate([drawn, np.concatenate([left, right], axis=1)])
-
-
-def _check_picture(image: UInt8Array) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"Expected a uint8 RGB picture (H, W, 3), got {image.dtype} {image.shape}.")

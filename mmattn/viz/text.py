@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Color", "draw_text", "label", "text_size"]
+__all__ = ["Color", "check_picture", "draw_text", "label", "text_size"]
 
 Color = tuple[int, int, int]
 UInt8Array = npt.NDArray[np.uint8]
+
+
+def check_picture(image: UInt8Array) -> None:
+    """Raises :class:`ValueError` unless ``image`` is ``uint8`` RGB, ``(H, W, 3)``, and not empty."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"Expected a uint8 RGB picture (H, W, 3), got {image.dtype} {image.shape}.")
 
 
 def text_size(text: str, size: int = 14) -> tuple[int, int]:
@@ -45,8 +51,7 @@ def draw_text(
     Raises:
         ValueError: ``image`` is not ``uint8`` RGB.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"Expected a uint8 RGB picture (H, W, 3), got {image.dtype} {image.shape}.")
+    check_picture(image)
     picture = Image.fromarray(image)
     ImageDraw.Draw(picture).text(xy, text, fill=color, font=_font(size), anchor=anchor)
     return np.array(picture)
