@@ -95,10 +95,12 @@ def attention(
         _check_blocks(q, k, blocks)
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1 token (the query's own position), got {window}")
+    # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     chosen = resolve(q, backend)
     if return_lse and chosen.name == "flex":
         raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
+    # Imported by name: Triton and FlexAttention are loaded where they run, and only there.
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
     if blocks is None and window is None and chosen.name in _DENSE:
         out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale)

@@ -41,13 +41,18 @@ def regrid(blocks: Blocks, q_block: int, k_block: int) -> Blocks:
 
 
 def intersection(left: Blocks, right: Blocks) -> Blocks:
-    """Returns the index of the pairs that both allow."""
+    """Returns the index of the pairs that both allow.
+
+    Raises:
+        ValueError: the two are of different lengths.
+    """
     left, right = _on_one_grid(left, right)
     count, index = mask_to_ids(left.mask() & right.mask())
     if left.k_valid is None or right.k_valid is None:
         valid = left.k_valid if right.k_valid is None else right.k_valid
     else:
         valid = left.k_valid & right.k_valid
+    # Equal predicates stay the named fields they are; different ones meet as spans, which can express any.
     if _same_predicate(left, right):
         return replace(left, count=count, index=index, k_valid=valid)
     shared = spans.intersect(left.row_spans, right.row_spans)
@@ -59,7 +64,7 @@ def union(left: Blocks, right: Blocks) -> Blocks:
 
     Raises:
         ValueError: the predicates differ and an index is not shared by batch and heads, so that the union has no
-            block-index form; or the key paddings differ.
+            block-index form; or the key paddings or the lengths differ.
     """
     left, right = _on_one_grid(left, right)
     if not same_fields({"k_valid": left.k_valid}, {"k_valid": right.k_valid}):
@@ -81,6 +86,7 @@ def _on_one_grid(left: Blocks, right: Blocks) -> tuple[Blocks, Blocks]:
         raise ValueError(
             f"indices of {left.q_len} x {left.k_len} and {right.q_len} x {right.k_len} tokens can not be combined"
         )
+    # The coarsest grid on which both can be written.
     q_block, k_block = math.gcd(left.q_block, right.q_block), math.gcd(left.k_block, right.k_block)
     return regrid(left, q_block, k_block), regrid(right, q_block, k_block)
 
@@ -95,6 +101,7 @@ def _without_predicate(blocks: Blocks) -> Blocks:
 
 def _spans_with_blocks(blocks: Blocks) -> Tensor:
     """Returns normal spans that also express the (shared) block selection: one span per run of selected blocks."""
+    # A border of unselected blocks, so that every run has a start and an end.
     mask = torch.nn.functional.pad(blocks.mask()[0, 0].to(torch.int8), (1, 1))
     step = mask.diff(dim=-1)  # (nq, nk + 1): +1 where a run starts, -1 where it has ended
     starts, ids = mask_to_ids(step == 1)[1], mask_to_ids(step == 1)[0]
@@ -110,6 +117,7 @@ def _spans_with_blocks(blocks: Blocks) -> Tensor:
 
 def take(blocks: Blocks, batch: int | slice, head: int | slice) -> Blocks:
     """Returns the index of some batch items and heads; a dimension that is shared stays shared."""
+    # ``or None``: for -1 the stop would be 0, and the slice empty.
     rows = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
     cols = slice(head, head + 1 or None) if isinstance(head, int) else head
     count, index, valid = blocks.count, blocks.index, blocks.k_valid

@@ -61,6 +61,7 @@ class BlockFields:
         """Checks the fields and brings the ids into normal form."""
         _check_fields(self)
         count, index = block_ids.normalise_ids(self.count, self.index, self.num_k_blocks)
+        # A frozen dataclass is set this way once, before anybody has seen it.
         object.__setattr__(self, "count", count)
         object.__setattr__(self, "index", index)
         for name in ("cu_q", "cu_k"):
@@ -172,6 +173,7 @@ def _split_blocks(blocks: BlockFields) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     areas = spans.block_areas(blocks.row_spans, blocks.index, blocks.q_block, blocks.k_block, blocks.k_len)
     rows = torch.arange(blocks.num_q_blocks, device=blocks.device) * blocks.q_block
+    # The last row and column of blocks may be short: full means all *true* pairs.
     height = (blocks.q_len - rows).clamp(max=blocks.q_block)
     width = (blocks.k_len - blocks.index.long() * blocks.k_block).clamp(max=blocks.k_block)
     used = torch.arange(blocks.index.shape[-1], device=blocks.device) < blocks.count[..., None]
@@ -180,6 +182,7 @@ def _split_blocks(blocks: BlockFields) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if blocks.k_valid is not None:
         none_valid, all_valid = block_ids.block_validity(blocks.k_valid, blocks.num_k_blocks, blocks.k_block)
         batch = blocks.batch_size
+        # Padding differs between batch items: a shared list becomes one for each.
         index = index.expand(batch, *index.shape[1:])
         per_row = index.long().flatten(1)
         none_valid, all_valid = none_valid.expand(batch, -1), all_valid.expand(batch, -1)

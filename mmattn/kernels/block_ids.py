@@ -10,7 +10,7 @@ __all__ = ["block_validity", "ids_to_mask", "keep_ids", "mask_to_ids", "normalis
 
 
 def normalise_ids(count: Tensor, index: Tensor, num_blocks: int) -> tuple[Tensor, Tensor]:
-    """Returns count and ids with every row ascending, without duplicates, with a tail of zeros (int32, contiguous).
+    """Returns count ``(...)`` and ids ``(..., m)`` with every row ascending, without duplicates, then zeros; int32.
 
     Raises:
         ValueError: a count or an id is out of range.
@@ -19,6 +19,7 @@ def normalise_ids(count: Tensor, index: Tensor, num_blocks: int) -> tuple[Tensor
     if count.numel() and not 0 <= int(count.min()) <= int(count.max()) <= width:
         raise ValueError(f"count must be between 0 and kmax {width}, got {int(count.min())} .. {int(count.max())}")
     tail = torch.arange(width, device=index.device) >= count[..., None]
+    # The id after the last one sorts behind all blocks; ignored entries and, below, repeated ones become it.
     ids = index.long().masked_fill(tail, num_blocks)
     inside = ids.masked_select(~tail)
     if inside.numel() and not 0 <= int(inside.min()) <= int(inside.max()) < num_blocks:
@@ -37,7 +38,12 @@ def normalise_ids(count: Tensor, index: Tensor, num_blocks: int) -> tuple[Tensor
 
 
 def ids_to_mask(count: Tensor, index: Tensor, num_blocks: int) -> Tensor:
-    """Returns bool ``(..., num_blocks)``, True at the first ``count`` ids of each row."""
+    """Returns bool ``(..., num_blocks)``, True at the first ``count (...)`` of the ids ``index (..., m)`` of each row.
+
+    Example:
+        >>> ids_to_mask(torch.tensor([1]), torch.tensor([[2, 0]]), 3).tolist()
+        [[False, False, True]]
+    """
     used = torch.arange(index.shape[-1], device=index.device) < count[..., None]
     # One spare column takes the ignored tail.
     ids = index.long().masked_fill(~used, num_blocks)
@@ -46,9 +52,15 @@ def ids_to_mask(count: Tensor, index: Tensor, num_blocks: int) -> Tensor:
 
 
 def mask_to_ids(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns count ``(...)`` and ascending ids ``(..., m)`` of the True entries of a bool ``(..., n)``."""
+    """Returns count ``(...)`` and ascending ids ``(..., m)`` of the True entries of a bool ``(..., n)``.
+
+    Example:
+        >>> mask_to_ids(torch.tensor([[True, False, True], [False, True, False]]))[1].tolist()
+        [[0, 2], [1, 0]]
+    """
     count = mask.sum(dim=-1)
     widest = int(count.max()) if count.numel() else 0
+    # A stable sort of zeros and ones brings the chosen ids to the front and leaves them ascending.
     ids = (~mask).to(torch.int8).argsort(dim=-1, stable=True)[..., :widest]
     ids = ids.masked_fill(torch.arange(widest, device=mask.device) >= count[..., None], 0)
     return count.to(torch.int32), ids.to(torch.int32)
@@ -69,7 +81,7 @@ def block_validity(k_valid: Tensor, num_blocks: int, k_block: int) -> tuple[Tens
 
 
 def keep_ids(index: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns count and the kept ids moved to the front, order preserved."""
+    """Returns count ``(...)`` and the kept ids of ``index (..., m)`` moved to the front, order preserved."""
     count = keep.sum(dim=-1)
     widest = int(count.max()) if count.numel() else 0
     order = (~keep).to(torch.int8).argsort(dim=-1, stable=True)[..., :widest]

@@ -194,6 +194,9 @@ class BlockPatterns(BlockFields):
             num_blocks: M, at least 2.
             block_len: tokens per block, padding included.
             valid: bool ``(B, M, block_len)``, False at padding.
+
+        Raises:
+            ValueError: there are fewer than 2 blocks.
         """
         if num_blocks < 2:
             raise ValueError(f"BlockRank needs an instruction and a query block, got {num_blocks} block")
@@ -213,6 +216,9 @@ class BlockPatterns(BlockFields):
             first: the queries are the tokens of scales ``first ..``, the keys those of all scales: the form for
                 generation with a cache.
             **options: those of ``all_blocks``.
+
+        Raises:
+            ValueError: a scale has no tokens, or ``first`` is none of them.
         """
         if not 0 <= first < len(lengths) or min(lengths) < 1:
             raise ValueError(f"need scales of at least 1 token and 0 <= first < {len(lengths)}, got {lengths}, {first}")

@@ -35,6 +35,7 @@ def merge(partials: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         if out.shape[:-1] != lse.shape:
             raise ValueError(f"a partial is out (..., Dv) and lse (...), got {tuple(out.shape)} and {tuple(lse.shape)}")
     lses = torch.stack(torch.broadcast_tensors(*[lse for _, lse in partials]))
+    # The peak cancels, so no gradient goes through it. In empty rows it is -inf, and -inf - -inf is NaN.
     peak = lses.detach().amax(dim=0)
     peak = torch.where(peak == -torch.inf, torch.zeros_like(peak), peak)
     weights = (lses - peak).exp()

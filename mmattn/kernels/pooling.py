@@ -52,6 +52,7 @@ def pool(x: Tensor, segments: int | Tensor, mode: PoolMode = "mean", *, weights:
         values = values * _segment_softmax(weights.to(values.dtype), bounds)[..., None]
         mode = "sum"
     if mode == "last":
+        # An empty segment at the start would read token -1; what it reads instead is zeroed next.
         last = (stop - 1).clamp(min=0)[..., None].expand(*x.shape[:2], -1, x.shape[3])
         result = values.gather(2, last).masked_fill((length == 0)[..., None], 0.0)
     elif mode == "max":
@@ -143,6 +144,7 @@ def _visible(
     """Returns bool ``(nq, nk)``: some query of the row may see some key of the block."""
     if not causal:
         return torch.ones(nq, nk, dtype=torch.bool, device=device)
+    # Bottom-right alignment: the last query sees the last key, whatever the two lengths.
     last_query = (torch.arange(1, nq + 1, device=device) * q_block).clamp(max=q_len) - 1 + (k_len - q_len)
     return torch.arange(nk, device=device) * k_block <= last_query[:, None]
 
@@ -150,6 +152,7 @@ def _visible(
 def _ranks(scores: Tensor, eligible: Tensor, forced: Tensor) -> Tensor:
     """Returns the rank of every block in its row: forced first, then eligible by score, lower id first on ties."""
     order = scores.masked_fill(~eligible, -torch.inf).masked_fill(forced, torch.inf)
+    # A stable sort keeps the order of ids among equal scores: ties go to the lower id.
     order = order.argsort(dim=-1, descending=True, stable=True)
     return torch.empty_like(order).scatter_(
         -1, order, torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
@@ -162,6 +165,7 @@ def _covering(scores: Tensor, eligible: Tensor, coverage: float, crossing: str) 
     # A row without eligible blocks has no softmax; nothing is chosen there.
     probability = torch.softmax(wide, dim=-1).nan_to_num(0.0)
     ranks = _ranks(probability, eligible, torch.zeros_like(eligible))
+    # Ranks are a permutation of the row; sorting them inverts it.
     ordered = probability.gather(-1, ranks.argsort(dim=-1))
     count = (ordered.cumsum(dim=-1) <= coverage).sum(dim=-1, keepdim=True)
     return eligible & (ranks < count + (crossing == "include"))
@@ -205,6 +209,7 @@ def _segment_max(values: Tensor, bounds: Tensor) -> Tensor:
     """Returns the maxima ``(B, H, n, D)``, 0 for empty segments."""
     ids = _segment_ids(bounds, values.shape[2])[:, None, :, None].expand_as(values)
     count = bounds.shape[1] - 1
+    # One segment more than there are takes the tokens that belong to none.
     start = values.new_full((*values.shape[:2], count + 1, values.shape[3]), -torch.inf)
     result = start.scatter_reduce(2, ids, values, "amax")[:, :, :count]
     return result.masked_fill((bounds.diff(dim=-1) == 0)[:, None, :, None], 0.0)
@@ -214,6 +219,7 @@ def _segment_softmax(logits: Tensor, bounds: Tensor) -> Tensor:
     """Returns the softmax of ``(B, H, T)`` inside each segment."""
     ids = _segment_ids(bounds, logits.shape[2])[:, None].expand_as(logits)
     shape = (*logits.shape[:2], bounds.shape[1])
+    # Subtracted for range only: it cancels, so no gradient goes through it.
     peak = logits.new_full(shape, -torch.inf).scatter_reduce(2, ids, logits.detach(), "amax")
     shifted = (logits - peak.gather(2, ids)).exp()
     total = logits.new_zeros(shape).scatter_add(2, ids, shifted)

@@ -74,6 +74,7 @@ def draw(logits: Tensor, options: SamplingOptions, uniform: Tensor) -> Tensor:
     if options.temperature == 0.0 or options.top_k == 1:
         return logits.argmax(dim=-1)
     ids, probabilities = candidates(logits, options)
+    # float64: float32 sums over many ids lose the digits in which neighbours differ.
     cumulated = probabilities.double().cumsum(dim=-1)
     position = (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(dim=-1, keepdim=True)
     # Rounding must not lead to a token that was dropped.
@@ -89,10 +90,15 @@ def candidates(logits: Tensor, options: SamplingOptions) -> tuple[Tensor, Tensor
     Args:
         logits: (B, V).
         options: Rules.
+
+    >>> ids, probabilities = candidates(torch.tensor([[0.0, 1.0, 0.0]]), SamplingOptions(top_k=1))
+    >>> ids.tolist(), probabilities.tolist()
+    ([[1]], [[1.0]])
     """
     width = logits.shape[-1]
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / options.temperature
     values, ids = scaled.topk(min(options.top_k or width, width), dim=-1)
+    # The softmax is over what top-k left, so that top-p counts the mass among these, the usual order.
     probabilities = values.softmax(dim=-1)
     if options.top_p < 1.0:
         before = probabilities.cumsum(dim=-1) - probabilities
@@ -110,6 +116,10 @@ def penalise(logits: Tensor, heard: Tensor, penalty: float) -> Tensor:
         logits: (..., V).
         heard: (..., W) int, ids heard lately; one that occurs twice is not punished twice.
         penalty: What their odds are divided by, positive.
+
+    >>> penalise(torch.zeros(1, 2), torch.tensor([[1, 1]]), 2.0).mul(10).round().tolist()
+    [[0.0, -7.0]]
     """
     marked = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, heard, value=True)
+    # Odds divided by p are logits less log p: the same for either sign, which dividing logits is not.
     return torch.where(marked, logits - torch.tensor(penalty).log().item(), logits)

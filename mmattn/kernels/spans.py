@@ -27,12 +27,20 @@ def positional_spans(
 
     With aligned position ``p = i + offset`` (bottom-right alignment, inside the query's document if there are any) key
     ``j`` is allowed if ``j <= p`` (causal) and (``p - j < window`` or ``j`` is one of the first ``sinks`` keys).
+
+    Example:
+        >>> positional_spans(
+        ...     2, 4, causal=True, window=1, sinks=1, cu_q=None, cu_k=None, device=torch.device("cpu")
+        ... ).tolist()
+        [[[0, 1], [0, 1]], [[2, 3], [3, 4]]]
     """
     query = torch.arange(q_len, device=device)
     if cu_q is not None and cu_k is not None:
         starts_q, starts_k = cu_q.to(device, torch.int64), cu_k.to(device, torch.int64)
+        # ``right``: a token on a border belongs to the document that starts there, also after empty ones.
         document = torch.searchsorted(starts_q, query, right=True) - 1
         first, last = starts_k[document], starts_k[document + 1]
+        # Ends meet inside each document: what it has more of keys came before its queries, as in a cache.
         position = query - starts_q[document + 1] + last
     else:
         first, last = torch.zeros_like(query), torch.full_like(query, k_len)
@@ -41,6 +49,7 @@ def positional_spans(
     if window is None:
         return normalise(torch.stack([first, stop], dim=-1)[None])
     start = torch.maximum(first, position - window + 1)
+    # Causality comes before sinks: an early query does not see those that are still to come.
     sink_stop = torch.minimum(first + sinks, stop)
     return normalise(torch.stack([torch.stack([first, sink_stop], dim=-1), torch.stack([start, stop], dim=-1)]))
 
@@ -50,6 +59,16 @@ def slice_spans(q_ranges: Tensor, k_ranges: Tensor, types: Tensor, q_len: int) -
 
     Types (LongCA-bench, arXiv 2510.17896): 0 full, 1 causal (aligned to the bottom right corner of the rectangle),
     2 inverse causal (aligned to the top left corner), 3 both.
+
+    Args:
+        q_ranges: half-open ``(n, 2)``.
+        k_ranges: half-open ``(n, 2)``.
+        types: ``(n,)``.
+        q_len: number of queries.
+
+    Example:
+        >>> slice_spans(torch.tensor([[0, 2]]), torch.tensor([[0, 2]]), torch.tensor([1]), 3).tolist()
+        [[[0, 1], [0, 2], [0, 0]]]
     """
     query = torch.arange(q_len, device=q_ranges.device)
     q_start, q_stop = q_ranges.long().unbind(-1)
@@ -63,9 +82,15 @@ def slice_spans(q_ranges: Tensor, k_ranges: Tensor, types: Tensor, q_len: int) -
 
 
 def normalise(spans: Tensor) -> Tensor:
-    """Returns the normal form of ``(S, Tq, 2)`` spans: same keys, as few spans as possible."""
+    """Returns the normal form of ``(S, Tq, 2)`` spans: same keys, as few spans as possible.
+
+    Example:
+        >>> normalise(torch.tensor([[[4, 6]], [[0, 2]], [[2, 4]]])).tolist()
+        [[[0, 6]]]
+    """
     spans = spans.long()
     empty = spans[..., 1] <= spans[..., 0]
+    # Empty spans sort behind all others.
     far = torch.iinfo(torch.int64).max
     order = torch.where(empty, torch.full_like(spans[..., 0], far), spans[..., 0]).argsort(dim=0, stable=True)
     spans = torch.where(empty[..., None], torch.zeros_like(spans), spans).gather(0, order[..., None].expand_as(spans))
@@ -74,6 +99,7 @@ def normalise(spans: Tensor) -> Tensor:
         # Every span that touches its predecessor absorbs it; the predecessor becomes empty.
         before, here = merged[s - 1], merged[s]
         filled = here[:, 1] > here[:, 0]
+        # Neighbours without a gap count as touching, so that equal masks have equal spans.
         touches = filled & (before[:, 1] > before[:, 0]) & (here[:, 0] <= before[:, 1])
         joined = torch.stack([before[:, 0], torch.maximum(before[:, 1], here[:, 1])], dim=-1)
         merged[s] = torch.where(touches[:, None], joined, here)
@@ -82,11 +108,17 @@ def normalise(spans: Tensor) -> Tensor:
     order = (spans[..., 1] <= spans[..., 0]).to(torch.int8).argsort(dim=0, stable=True)
     spans = spans.gather(0, order[..., None].expand_as(spans))
     used = int((spans[..., 1] > spans[..., 0]).sum(dim=0).max()) if spans.shape[1] else 0
+    # One empty span is left where nothing is allowed: no caller has to think of S = 0.
     return spans[: max(used, 1)].contiguous()
 
 
 def intersect(left: Tensor, right: Tensor) -> Tensor:
-    """Returns the normal spans of the keys that two span tensors share."""
+    """Returns the normal spans of the keys that two span tensors ``(S, Tq, 2)`` share.
+
+    Example:
+        >>> intersect(torch.tensor([[[0, 4]]]), torch.tensor([[[1, 2]], [[3, 9]]])).tolist()
+        [[[1, 2]], [[3, 4]]]
+    """
     start = torch.maximum(left[:, None, :, 0], right[None, :, :, 0])
     stop = torch.minimum(left[:, None, :, 1], right[None, :, :, 1])
     return normalise(torch.stack([start, stop], dim=-1).flatten(0, 1))
@@ -101,6 +133,10 @@ def allowed(spans: Tensor, keys: Tensor) -> Tensor:
 
     Returns:
         bool ``(..., K)``.
+
+    Example:
+        >>> allowed(torch.tensor([[[1, 3]]]), torch.arange(4)).tolist()
+        [[False, True, True, False]]
     """
     keys = keys.expand(*spans.shape[1:-1], keys.shape[-1])
     result = torch.zeros(keys.shape, dtype=torch.bool, device=keys.device)
@@ -121,6 +157,10 @@ def block_areas(spans: Tensor, index: Tensor, q_block: int, k_block: int, k_len:
 
     Returns:
         int64 like ``index``. Time and memory O(q_block) times the size of one block row of ``index``.
+
+    Example:
+        >>> block_areas(torch.tensor([[[0, 1], [0, 2]]]), torch.tensor([[0]]), 2, 2, k_len=2).tolist()
+        [[3]]
     """
     areas = torch.zeros(index.shape, dtype=torch.int64, device=index.device)
     for row in range(index.shape[-2]):
@@ -129,6 +169,7 @@ def block_areas(spans: Tensor, index: Tensor, q_block: int, k_block: int, k_len:
         stop = (start + k_block).clamp(max=k_len)
         total = torch.zeros_like(start)
         for span in rows:
+            # Spans of a query are disjoint, so the overlaps add up without counting a pair twice.
             overlap = torch.minimum(stop[..., None], span[:, 1]) - torch.maximum(start[..., None], span[:, 0])
             total += overlap.clamp(min=0).sum(dim=-1)
         areas[..., row, :] = total

@@ -71,7 +71,12 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """Returns ``(B, T, H D)`` of ``(B, H, T, D)``."""
+    """Returns ``(B, T, H D)`` of ``(B, H, T, D)``.
+
+    Example:
+        >>> merge_heads(torch.zeros(1, 2, 5, 3)).shape
+        torch.Size([1, 5, 6])
+    """
     return x.transpose(1, 2).flatten(2)
 
 

@@ -43,6 +43,9 @@ class MacOptions:
         neural_mem_weight_residual: each memory accepts the weights of the one before.
         sliding_window_attn: overlapping windows.
         memory: further options of the memories.
+
+    Raises:
+        ValueError: a segment has no tokens, or a layer with a memory is none of the model's.
     """
 
     num_tokens: int

@@ -39,6 +39,14 @@ class SegmentedAttention(nn.Module):
         num_persist_mem_tokens: P.
         sliding: overlapping windows.
         accept_value_residual: blend values with those of the first layer, per token and head.
+
+    Raises:
+        ValueError: the window is empty or ``dim_head`` odd.
+
+    Example:
+        >>> out, values, cache = SegmentedAttention(8, 4, dim_head=4, heads=2)(torch.randn(1, 6, 8))
+        >>> out.shape, values.shape, cache.k.shape
+        (torch.Size([1, 6, 8]), torch.Size([1, 2, 6, 4]), torch.Size([1, 2, 2, 4]))
     """
 
     def __init__(

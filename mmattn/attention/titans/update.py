@@ -46,6 +46,10 @@ def soft_clamp_norm(gradient: Tensor, limit: float, *, lead: int) -> Tensor:
     """Returns gradients whose norm ``n`` over all but ``lead`` axes has become ``limit/2 (tanh(2n/limit) + 1)``.
 
     Small gradients are therefore *raised* to half the limit; one that is exactly 0 has no direction and stays 0.
+
+    Example:
+        >>> soft_clamp_norm(torch.tensor([[100.0], [1e-6], [0.0]]), 2.0, lead=1).flatten().round(decimals=3).tolist()
+        [2.0, 1.0, 0.0]
     """
     flat = gradient.flatten(lead)
     square = flat.square().sum(dim=-1, keepdim=True)

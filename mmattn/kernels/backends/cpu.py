@@ -47,6 +47,11 @@ def block_sparse_attention(
 
     Returns:
         ``out (B, H, Tq, Dv)`` and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``.
+
+    Example:
+        >>> x, blocks = torch.eye(2)[None, None], BlockIndex.causal(2, q_block=1, k_block=1)
+        >>> block_sparse_attention(x, x, x, blocks, scale=0.0)[1].exp().round().tolist()
+        [[[1.0, 2.0]]]
     """
     plan: _Plan
     if blocks.index.shape[:2] == (1, 1):
@@ -58,7 +63,7 @@ def block_sparse_attention(
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns dense or bottom-right causal attention and its log-sum-exp; see ``block_sparse_attention``."""
+    """Returns dense or bottom-right causal attention and its log-sum-exp; shapes as in ``block_sparse_attention``."""
     return _run(q, k, v, dense_plan(q.shape[2], k.shape[2], causal), scale)
 
 
@@ -81,6 +86,7 @@ class _PlannedAttention(torch.autograd.Function):
         out = out[..., :out_channels]
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.plan, ctx.scale = plan, scale
+        # None instead of zeros: most callers differentiate out alone and need no channel for lse.
         ctx.set_materialize_grads(False)
         return out, lse
 

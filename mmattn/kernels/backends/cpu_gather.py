@@ -84,6 +84,7 @@ class GatherPlan:
         base = (torch.arange(batch)[:, None] * self.kv_heads + kv_head) * nk
         keys = (ids + base[..., None, None]).flatten(0, 2)
         last = ids.flatten(0, 2).gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
+        # Number of blocks and whether the short one is last: rows of one kind gather equally many keys.
         kind = count * 2 + ((last == nk - 1) & (missing > 0))
         groups = []
         for number in kind[count > 0].unique().tolist():
@@ -97,6 +98,7 @@ class GatherPlan:
         queries = _table(q, self.blocks.q_block)
         keys, values = _table(k, self.blocks.k_block), _table(v, self.blocks.k_block)
         out = torch.empty_like(queries)
+        # Unmasked groups write their rows first; where there is none, masked ones are merged with (0, -inf).
         out[self.unfilled] = 0.0
         lse = torch.full(queries.shape[:2], -torch.inf, dtype=accumulate_dtype(q.dtype))
         gather_k, gather_v = _Gather(keys), _Gather(values)

@@ -173,6 +173,7 @@ def _add_keys(total: Tensor, call: Call, grad: Tensor) -> None:
     """Adds the key gradients of a call ``(n, H, tk, D)`` in place, in strips whose tiles do not overlap."""
     position = 0
     for first, last in call.runs:
+        # Tiles of a band may share keys; adding through overlapping views would lose all but one of the sums.
         strip = call.step if call.count > 1 else last - first
         for start in range(first, last, strip):
             width = min(strip, last - start)

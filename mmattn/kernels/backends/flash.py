@@ -46,11 +46,17 @@ def flash_forward(
         scale: multiplies the scores.
         causal: query i sees keys 0 .. i.
         mask: fully masked rows give ``out = 0``, ``lse = -inf``.
+
+    Example:
+        >>> x = torch.ones(1, 1, 1, 8)
+        >>> flash_forward(x, x, x, scale=1.0, mask=additive(torch.zeros(1, 1, 1, 1, dtype=torch.bool), x.dtype))[1]
+        tensor([[[-inf]]])
     """
     if mask is None:
         out, lse = _forward(q, k, v, 0.0, causal, scale=scale)
         return out, lse
     out, lse = _forward(q, k, v, 0.0, causal, attn_mask=mask.bias, scale=scale)
+    # The kernel reports 0 for rows in which nothing is allowed.
     return out, lse.masked_fill_(mask.empty, -torch.inf)
 
 
@@ -66,14 +72,17 @@ def flash_backward(
     causal: bool = False,
     mask: AdditiveMask | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of q, k, v of one rectangle, given the *merged* ``out`` and finite ``lse`` of its rows."""
+    """Returns the gradients of q, k, v of one rectangle, given the *merged* ``out`` and finite ``lse`` of its rows.
+
+    Shapes are those of ``flash_forward``; ``lse (n, H, tq)`` is over all keys of a row, not the rectangle's alone.
+    """
     bias = None if mask is None else mask.bias
     grads = _backward(grad_out, q, k, v, out, lse, 0.0, causal, attn_mask=bias, scale=scale)
     return grads[0], grads[1], grads[2]
 
 
 def merge_into(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns two partials of the same rows merged; the forward-only twin of ``kernels.merge``."""
+    """Returns two partials ``out (..., D)``, ``lse (...)`` of the same rows merged: ``kernels.merge``, forward only."""
     total = torch.logaddexp(lse, other_lse)
     # Where nothing is attended both partials are 0, so any finite reference keeps the weights free of NaN.
     reference = total.masked_fill(total == -torch.inf, 0.0)

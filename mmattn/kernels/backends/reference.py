@@ -24,14 +24,20 @@ def block_sparse_attention(
 
     Returns:
         ``out (B, H, Tq, Dv)`` in the dtype of q and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``.
+
+    Example:
+        >>> x, blocks = torch.eye(2)[None, None], BlockIndex.causal(2, q_block=1, k_block=1)
+        >>> block_sparse_attention(x, x, x, blocks, scale=0.0)[0][0, 0].tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
     """
     return _masked_attention(q, k, v, blocks.tokens(), scale)
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns dense or bottom-right causal attention and its log-sum-exp; see ``block_sparse_attention``."""
+    """Returns dense or bottom-right causal attention and its log-sum-exp; shapes as in ``block_sparse_attention``."""
     q_len, k_len = q.shape[2], k.shape[2]
     every = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device)
+    # The diagonal is moved to the bottom right corner: the last query sees every key.
     return _masked_attention(q, k, v, every.tril(k_len - q_len) if causal else every, scale)
 
 

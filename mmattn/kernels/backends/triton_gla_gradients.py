@@ -147,6 +147,7 @@ def grad_pairs_kernel(
     for back in range(LEAF):
         j = LEAF - 1 - back
         column = grad_scores_ptr + rows.to(tl.int64) * C + leaf * LEAF + j
+        # Before the key's own row is set to 1: the pair of a token with itself belongs to another kernel.
         weights = tl.load(column, mask=rows < T, other=0.0)[:, None] * decay
         grad_q += weights * load_row(k_ptr, first + j, k_st, T, dims, K)[None, :]
         grad_k += tl.where((lane == j)[:, None], tl.sum(weights * q, 0)[None, :], 0.0)
@@ -200,6 +201,7 @@ def grad_tokens_kernel(
     # A key that leaves the chunk decays by the gates after its own: sums of the rows before.
     earlier = tl.broadcast_to(tl.maximum(lane - 1, 0)[:, None], (C, BK))
     left_before = tl.where((lane > 0)[:, None], tl.gather(k * grad_left, earlier, 0), 0.0)
+    # Own keys are not in grad_q and grad_k yet: they would cancel, and rounding would stay.
     grad_g = tl.cumsum(q * grad_q - k * grad_k, 0, reverse=True) + tl.cumsum(left_before, 0) + grad_gate[None, :]
     store_tile(grad_g_ptr + head * T * K, rows, grad_g, T, dims, K)
 

@@ -104,6 +104,7 @@ def states_kernel(
     inside = (dims < K)[:, None] & (outs < V)[None, :]
     place = dims[:, None] * V + outs[None, :]
     state = load_state(state_ptr + head * K * V, dims, outs, K, V)
+    # The only serial part: one program passes its tile of the state through all chunks.
     for n in range(N):
         tl.store(states_ptr + (head * N + n) * K * V + place, state, mask=inside)
         rows, stop = n * C + tl.arange(0, C), tl.minimum(n * C + C, T)
@@ -134,6 +135,7 @@ def scores_kernel(
     scores_ptr += head * T * C
     q = load_tile(q_ptr, rows, q_st, T, dims, K)
     q_in = q * decay_into(load_tile(g_ptr, rows, g_st, T, dims, K))
+    # From the nearest leaf backwards, so that the gates between grow by one leaf at a time.
     between = tl.zeros([KP], tl.float32)
     for back in range(leaf):
         start = first - (back + 1) * LEAF
@@ -147,6 +149,7 @@ def scores_kernel(
     decay = tl.zeros([LEAF, KP], tl.float32)
     for back in range(LEAF):
         j = LEAF - 1 - back
+        # Rows before the key are still 0: the causal mask comes with the decays.
         decay = tl.where((lane == j)[:, None], 1.0, decay)
         k_row = load_row(k_ptr, first + j, k_st, T, dims, K)
         column = tl.sum(q * decay * k_row[None, :], 1)

@@ -18,6 +18,7 @@ import triton.language as tl
 
 __all__ = ["backward_kv_kernel", "backward_q_kernel", "forward_kernel"]
 
+# The chip computes powers of 2; with scores in base 2 no exponential needs a product before it.
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -70,6 +71,7 @@ def _attended(rows, cols, spans_ptr, valid_ptr, q_len, k_len, S: tl.constexpr, H
 
 @triton.jit
 def _scores(q, k, scale_log2):
+    # "ieee": float32 factors would otherwise be cut to TF32, 11 significant bits.
     return tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
 
 
@@ -97,6 +99,7 @@ def _forward_blocks(
         p = tl.exp2(scores - base[:, None])
         shrink = tl.exp2(peak - base)
         v = _load_rows(v_ptr, cols, v_stride, k_len, DV, DVP)
+        # Factors of a product share a dtype, so p is rounded here; its sum below is not, and both add up in float32.
         acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         total = total * shrink + tl.sum(p, 1)
         peak = new_peak
@@ -135,6 +138,7 @@ def forward_kernel(
         True, S, HAS_VALID, K_BLOCK, BN, D, DP, DV, DVP,
     )  # fmt: skip
 
+    # A row without keys: 0 / 1 for the output, -inf for the log-sum-exp, and no NaN on the way.
     empty = total == 0.0
     out = acc / tl.where(empty, 1.0, total)[:, None]
     lse = tl.where(empty, -float("inf"), (peak + tl.log2(tl.where(empty, 1.0, total))) * LN2)
@@ -167,6 +171,7 @@ def _backward_q_blocks(
             scores = tl.where(attended, scores, -float("inf"))
         else:
             scores = tl.where(cols[None, :] < k_len, scores, -float("inf"))
+        # Probabilities as they were normalised forward: the saved log-sum-exp replaces a second pass over the row.
         p = tl.exp2(scores - lse2[:, None])
         v = _load_rows(v_ptr, cols, v_stride, k_len, DV, DVP)
         grad_p = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
@@ -230,6 +235,7 @@ def _backward_kv_blocks(
         if MASKED:
             attended = _attended(rows[None, :], cols[:, None], spans_ptr, valid_ptr, q_len, k_len, S, HAS_VALID)
             scores = tl.where(attended, scores, -float("inf"))
+        # Absent queries have lse +inf and p = 0; absent keys are computed on zeros and never stored.
         p = tl.exp2(scores - lse2[None, :])
         grad_v += tl.dot(p.to(grad_out.dtype), grad_out, input_precision="ieee")
         grad_p = tl.dot(v, tl.trans(grad_out), input_precision="ieee")

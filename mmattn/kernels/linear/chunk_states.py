@@ -26,6 +26,7 @@ def outputs(
         scale: multiplies the outputs.
     """
     states = _states_between(state, decay, k_out, v)
+    # With beta = 0 the first argument is a shape and nothing else.
     out = torch.baddbmm(v, scores, v, beta=0, alpha=scale)
     out.baddbmm_(q_in, states[:-1].flatten(0, 1), alpha=scale)
     return out, states[-1]
@@ -106,6 +107,7 @@ def _states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> T
     states[0] = state
     torch.bmm(k_out.mT, v, out=states[1:].flatten(0, 1))
     each, decays = states.unbind(), decay.unflatten(0, (-1, len(state)))[..., None].unbind()
+    # The serial part: one multiply-add per chunk. What is added was computed for all chunks at once.
     for i in range(len(decays)):
         each[i + 1].addcmul_(decays[i], each[i])
     return states

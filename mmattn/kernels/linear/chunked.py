@@ -109,6 +109,7 @@ class _Group(NamedTuple):
 def _groups(heads: int, tokens: int, chunk_size: int) -> list[list[_Group]]:
     """Returns the groups, in order of time, of every set of heads."""
     span = max(1, _GROUP // chunk_size) * chunk_size
+    # Short sequences leave room in a group, which several heads then share.
     together = max(1, span // max(1, tokens))
     return [
         [_Group(slice(h, h + together), slice(t, t + span), chunk_size) for t in range(0, tokens, span)]
@@ -137,6 +138,7 @@ class _Chunked(torch.autograd.Function):
                 group.put(out, part)
                 final[group.heads] = after
         ctx.rule, ctx.chunk_size, ctx.num_tokens = rule, chunk_size, num_tokens
+        # One state per group and no temporary: the rule computes the group again.
         ctx.save_for_backward(state, *tensors, *entering)
         return out.unflatten(0, (B, H)), final.unflatten(0, (B, H))
 
@@ -161,6 +163,7 @@ class _Chunked(torch.autograd.Function):
                     parts, head_parts, grad_state[group.heads] = ctx.rule.backward(
                         here,
                         [x[group.heads] for x in heads],
+                        # Groups come in the opposite order, so the state wanted is the last one appended.
                         entering.pop(),
                         group.take(grad_out, dtype),
                         grad_state[group.heads].clone(),

@@ -50,6 +50,7 @@ class _DeltaRule(RuleByAutograd):
         out_of = pairs[..., -1, :, None]  # from its tokens to its end
         system = (k @ k.mT * pairs * beta).tril(-1)
         sides = torch.cat([beta * v, beta * into * k], dim=-1)
+        # The unit diagonal is taken for granted and not read, so no identity is added.
         solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
         U, W = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
         scores, q_in, k_out, chunk = q @ k.mT * pairs, q * into, k * out_of, into[..., -1:, :]

@@ -26,20 +26,34 @@ __all__ = [
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
-    """Returns ``elu(x) + 1``, D = K (Katharopoulos et al., arXiv 2006.16236, Eq. 7)."""
+    """Returns ``elu(x) + 1`` of ``x (..., K)``, D = K (Katharopoulos et al., arXiv 2006.16236, Eq. 7).
+
+    Example:
+        >>> elu_plus_one(torch.tensor([0.0, 2.0])).tolist()
+        [1.0, 3.0]
+    """
     return functional.elu(x) + 1
 
 
 def exp(x: Tensor) -> Tensor:
-    """Returns ``exp(x - max x)``, D = K: the largest feature of every token is 1, so that nothing overflows.
+    """Returns ``exp(x - max x)`` of ``x (..., K)``, D = K: the largest feature of every token is 1, none overflows.
 
     The constant of a query cancels when outputs are normalised; that of a key evens out the sizes of keys.
+
+    Example:
+        >>> exp(torch.tensor([999.0, 999.0])).tolist()
+        [1.0, 1.0]
     """
     return (x - x.amax(dim=-1, keepdim=True)).exp()
 
 
 def square(x: Tensor) -> Tensor:
-    """Returns ``x^2``, D = K."""
+    """Returns ``x^2`` of ``x (..., K)``, D = K.
+
+    Example:
+        >>> square(torch.tensor([-2.0, 3.0])).tolist()
+        [4.0, 9.0]
+    """
     return x.square()
 
 
@@ -54,12 +68,19 @@ def taylor(x: Tensor) -> Tensor:
         5.0
     """
     width = x.shape[-1]
+    # Queries and keys carry half of the factor 1 / sqrt(K) each.
     products = (x[..., :, None] * x[..., None, :]).flatten(-2) / math.sqrt(2 * width)
     return torch.cat([torch.ones_like(x[..., :1]), x / width**0.25, products], dim=-1)
 
 
 def taylor_compact(x: Tensor) -> Tensor:
-    """Returns ``taylor`` without its repeated products, D = 1 + K + K (K + 1) / 2; dot products are the same."""
+    """Returns ``taylor`` without its repeated products, D = 1 + K + K (K + 1) / 2; dot products are the same.
+
+    Example:
+        >>> x = torch.randn(2, 4)
+        >>> torch.allclose(taylor_compact(x) @ taylor_compact(x).T, taylor(x) @ taylor(x).T, rtol=1e-4)
+        True
+    """
     width = x.shape[-1]
     linear = x / width**0.25
     return torch.cat([torch.ones_like(x[..., :1]), linear, _products(x) / math.sqrt(width)], dim=-1)
@@ -77,6 +98,10 @@ def dpfp(x: Tensor, nu: int = 4, *, fla_compat: bool = False) -> Tensor:
 
     Raises:
         ValueError: ``nu`` is below 1.
+
+    Example:
+        >>> dpfp(torch.tensor([2.0, 3.0]), nu=1).tolist()
+        [0.0, 6.0, 0.0, 0.0]
     """
     if nu < 1:
         raise ValueError(f"nu must be at least 1, got {nu}")
@@ -92,13 +117,22 @@ def hedgehog(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x: ``(..., K)``.
         weight: W ``(K, K)``.
         bias: b ``(K,)``.
+
+    Example:
+        >>> hedgehog(torch.zeros(1, 1), torch.eye(1)).tolist()
+        [[0.5, 0.5]]
     """
     y = 2 * functional.linear(x, weight, bias)
     return torch.cat([y, -y], dim=-1).softmax(dim=-1)
 
 
 def t2r(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns ``relu(W x + b)`` with ``weight (D, K)`` (Kasai et al., arXiv 2103.13076, Eq. 7)."""
+    """Returns ``relu(W x + b)`` of ``x (..., K)`` with ``weight (D, K)`` (Kasai et al., arXiv 2103.13076, Eq. 7).
+
+    Example:
+        >>> t2r(torch.tensor([1.0, -1.0]), torch.eye(2)).tolist()
+        [1.0, 0.0]
+    """
     return functional.linear(x, weight, bias).relu()
 
 
@@ -112,6 +146,10 @@ def rebased(x: Tensor, gamma: Tensor, beta: Tensor, *, eps: float = 1e-5) -> Ten
         gamma: scale of the norm ``(K,)``.
         beta: shift of the norm ``(K,)``.
         eps: of the norm.
+
+    Example:
+        >>> rebased(torch.tensor([1.0, 3.0]), torch.ones(2), torch.zeros(2)).mul(10).round().tolist()
+        [7.0, 7.0, -10.0]
     """
     y = functional.layer_norm(x, x.shape[-1:], gamma, beta, eps)
     return _products(y) * math.sqrt(2 / x.shape[-1])

@@ -119,6 +119,7 @@ class _Decays:
         C = g.shape[1]
         so_far = g.cumsum(dim=1)
         total = so_far[:, -1]
+        # Gates are mild as a rule: then one look at the sums decides for the chunk, and no leaf is searched for.
         leaf = C if C > 1 and _is_moderate(total) else _leaf_size(g, smallest_leaf)
         g = g.unflatten(1, (-1, leaf))
         if leaf == 1:
@@ -128,12 +129,14 @@ class _Decays:
         so_far = so_far[:, None] if leaf == C else g.cumsum(dim=2)
         middle = so_far[:, :, -1:] / 2
         half, block, total = middle.exp(), so_far[:, :, -1].exp(), total.exp()
+        # About the middle both factors stay within exp(20); about an end one of them would be exp(40).
         so_far -= middle
         if exclusive:
             key = so_far.neg().exp_()
             query = so_far.sub_(g).exp_()
         else:
             query = so_far.exp_()
+            # The same exponent with the other sign, cheaper than a second exponential.
             key = query.reciprocal()
         return cls(leaf, exclusive, query, key, half, block, total)
 
@@ -192,6 +195,7 @@ def _scores(q: Tensor, k: Tensor, decays: _Decays, bonus: Tensor | None) -> tupl
     for size in decays.ascend([q_in], [k_out]):
         _blocks(scores, 2 * size)[..., size:, :size] = _late(q_in, size) @ _early(k_out, size).mT
     if decays.leaf > 1 and bonus is None:
+        # What stands above the diagonal is finite, since both factors are, and means nothing.
         scores.tril_()
     else:
         own = (q * k).sum(dim=-1) if bonus is None else (q * k * bonus).sum(dim=-1)

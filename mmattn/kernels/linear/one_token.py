@@ -41,6 +41,11 @@ def update(state: Tensor, decay: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
         decay: ``(B, H, K)`` or ``(B, H, 1)``, None for 1.
         k: ``(B, H, K)``.
         v: ``(B, H, V)``.
+
+    Example:
+        >>> one = torch.ones(1, 1, 1)
+        >>> update(torch.full((1, 1, 1, 1), 4.0), 0.5 * one, one, one).item()
+        3.0
     """
     if decay is None:
         return torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2))
@@ -55,6 +60,10 @@ def read(q: Tensor, state: Tensor, scale: float, like: Tensor) -> Tensor:
         state: S ``(B, H, K, V)``.
         scale: a factor that costs no operation.
         like: any tensor ``(B, H, V)`` of the same dtype.
+
+    Example:
+        >>> read(torch.ones(1, 1, 1), torch.full((1, 1, 1, 1), 4.0), 0.5, torch.zeros(1, 1, 1)).item()
+        2.0
     """
     B, H, K, V = state.shape
     heads = B * H

@@ -40,6 +40,7 @@ def decay_matrix(g: Tensor) -> Tensor:
     C = g.shape[-1]
     later = torch.ones(C, C, dtype=torch.bool, device=g.device).tril(-1)
     sums = g[..., :, None].masked_fill(~later, 0.0).cumsum(dim=-2)
+    # Above the diagonal nothing was summed, and exp(0) = 1 must go.
     return sums.exp().tril()
 
 
@@ -69,6 +70,7 @@ class _ScalarRule:
         grad = gradients(scores, q_in, k_out, v, decays.chunk, state, grad_out, grad_state)
         grad_gates_ = []
         if gates:
+            # A token's pair with itself does not decay.
             met = (grad.scores * scores).tril_(-1)
             arriving = met.sum(dim=2) + (q_in * grad.q_in).sum(dim=2)
             leaving = (k_out * grad.k_out).sum(dim=2)
@@ -107,6 +109,7 @@ class _Decays:
         if not gates:
             return cls(q.new_ones(C, C).tril(), None, None, q.new_ones(M, 1))
         pairs = decay_matrix(gates[0])
+        # D lacks the first token's own gate, which the state from before the chunk passes as well.
         into = pairs[:, :, :1] * gates[0][:, :1, None].exp()
         return cls(pairs, into, pairs[:, -1, :, None], into[:, -1])
 

@@ -68,9 +68,11 @@ def over_sequences(
         tensors = {name: x.transpose(1, 2) for name, x in tensors.items()}
     if mask is not None:
         tensors = _without_padding(tensors, mask)
+    # After padding is zeroed: what stands there must not be refused.
     _check_log_decays(tensors)
     q = tensors["q"]
     kernel = partial(
+        # One token is no chunk: the definition is the shortest way.
         naive if mode == "naive" or (mode == "auto" and q.shape[2] == 1) else chunks,
         scale=q.shape[3] ** -0.5 if scale is None else float(scale),
     )

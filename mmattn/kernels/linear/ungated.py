@@ -120,7 +120,7 @@ def _map(feature_map: FeatureMap) -> Callable[[Tensor], Tensor]:
 
 
 def with_ones(v: Tensor) -> Tensor:
-    """Returns ``(..., V + 1)``: a value that is always 1 sums up the weights."""
+    """Returns ``(..., V + 1)`` of ``v (..., V)``: a value that is always 1 sums up the weights."""
     return torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
 
 

@@ -61,7 +61,12 @@ def recall(memory: Memory, x: Tensor) -> Tensor:
 
 
 def norm_residual(out: Tensor, gamma: Tensor, x: Tensor) -> Tensor:
-    """Returns ``x + LayerNorm(out) (gamma + 1)``, the wrapping of a memory that has ``gamma (..., T or 1, D)``."""
+    """Returns ``x + LayerNorm(out) (gamma + 1)``, the wrapping of a memory that has ``gamma (..., T or 1, D)``.
+
+    Example:
+        >>> norm_residual(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2), torch.ones(1, 2)).round().tolist()
+        [[0.0, 2.0]]
+    """
     return x + functional.layer_norm(out, out.shape[-1:], eps=_LAYER_NORM_EPS) * (gamma + 1)
 
 
@@ -92,6 +97,11 @@ def backward(memory: Memory, k: Tensor, v: Tensor, reduction: Reduction = "sum")
         k: keys ``(..., T, D)``.
         v: values ``(..., T, D)``.
         reduction: over the D features of the squared error; ``mean`` is what titans-pytorch uses.
+
+    Example:
+        >>> parts = backward(Memory((torch.eye(2),)), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+        >>> parts.deltas[0].tolist()
+        [[2.0, 0.0]]
     """
     inputs, slopes = [k], []
     out = k @ memory.weights[0]
@@ -111,6 +121,7 @@ def backward(memory: Memory, k: Tensor, v: Tensor, reduction: Reduction = "sum")
         error = factor * (normed * scale + k - v)
         gamma = error * normed
         inner = error * scale
+        # Through the layer norm: less the mean of the gradient and its part along the normed values.
         delta = inverse * (
             inner - inner.mean(dim=-1, keepdim=True) - normed * (inner * normed).mean(dim=-1, keepdim=True)
         )
@@ -141,4 +152,5 @@ def memory_gradients(memory: Memory, k: Tensor, v: Tensor, theta: Tensor, *, red
 
 
 def _gelu_slope(x: Tensor) -> Tensor:
+    # Of the exact gelu, not of its tanh form.
     return 0.5 * (1 + torch.erf(x * math.sqrt(0.5))) + x * torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)

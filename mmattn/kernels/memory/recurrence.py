@@ -101,6 +101,14 @@ def neural_memory(
 
     Raises:
         ValueError: shapes or options do not fit; the message says what was given and expected.
+
+    Example:
+        One write with learning rate 0.5 moves the answer to k from 0 to v.
+
+        >>> one, gate = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1)
+        >>> out, state = neural_memory(one, one, 3 * one, 0.5 * gate, 0 * gate)
+        >>> out.item(), state.memory.weights[0].item(), state.offset
+        (3.0, 3.0, 1)
     """
     check_options(mode, layout, chunk_size=chunk_size)
     _check(q, k, v, {"theta": theta, "alpha": alpha, "eta": eta}, layout)
@@ -146,6 +154,15 @@ def neural_memory_step(
         state: not changed; the returned one is new.
         chunk_size: as in ``neural_memory``, the same in all calls of a stream.
         reduction: as in ``neural_memory``.
+
+    Raises:
+        ValueError: as in ``neural_memory``.
+
+    Example:
+        >>> one, gate = torch.ones(1, 1, 1), torch.ones(1, 1)
+        >>> state = MemoryState.start(Memory((torch.ones(1, 1, 1, 1),)))
+        >>> neural_memory_step(one, one, 3 * one, 0.5 * gate, 0 * gate, None, state)[0].item()
+        3.0
     """
     out, state = neural_memory(
         q[:, :, None],
@@ -177,12 +194,14 @@ def _run(
 
 def _one(tokens: _Tokens, state: MemoryState, chunk_size: int, reduction: Reduction) -> tuple[Tensor, MemoryState]:
     """The definition, for one token."""
+    # A new chunk begins: gradients are taken at the memory as it is now.
     base = state.memory if state.offset == 0 else state.base
     gradient = memory_gradients(base, tokens.k, tokens.v, tokens.theta, reduction=reduction)
 
     write, eta, keep = tokens.write[:, :, 0], tokens.eta[:, :, 0], 1 - tokens.alpha[:, :, 0]
 
     def unless_masked(new: Tensor, old: Tensor) -> Tensor:
+        # Not a product with 0 or 1: a masked token must leave every bit as it is.
         return torch.where(_expand(write, old) > 0, new, old)
 
     momentum = state.momentum.map(lambda s, g: unless_masked(_expand(eta, s) * s - g, s), gradient)

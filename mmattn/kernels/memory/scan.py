@@ -47,6 +47,7 @@ def gated_scan(gates: Tensor, x: Tensor, initial: Tensor) -> Tensor:
         block = gates[..., start : start + _BLOCK]
         carried = block.cumprod(dim=-1)[..., None] * state[..., None, :]
         states.append(carried + decay_products(block) @ flat[..., start : start + _BLOCK, :])
+        # From block to block one state is passed on; inside, all steps are one product.
         state = states[-1][..., -1, :]
     if not states:
         return x
