@@ -115,18 +115,11 @@ class PrefixLinearAttention(nn.Module):
             k_prefix = self._keys(self.proj_k_enc, prefix, prefix_mask)
             v_prefix = split_heads(self.proj_v_enc(prefix), self.num_heads)
         out, state = prefix_linear_attention(
-            q,
-            k,
-            v,
-            k_prefix,
-            v_prefix,
-            eps=self.eps,
-            initial_state=state,
-            mode=self.mode,
-            chunk_size=self.chunk_size,
+            q, k, v, k_prefix, v_prefix,
+            eps=self.eps, initial_state=state, mode=self.mode, chunk_size=self.chunk_size,
             mask=mask if self.mask_after_feature_map else None,
             prefix_mask=prefix_mask if self.mask_after_feature_map else None,
-        )
+        )  # fmt: skip
         return self.out_proj(merge_heads(out)), state
 
     def _keys(self, projection: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from mmattn.attention.recurrent.parts import check_input
 from mmattn.attention.titans.options import MemoryOptions
 from mmattn.attention.titans.parts import ChunkPool, HeadRmsNorm
 from mmattn.attention.titans.update import memory_updates, soft_clamp_norm
-from mmattn.kernels.memory import Memory, memory_gradients, recall
+from mmattn.kernels.memory import Memory, aligned, memory_gradients, recall
 
 __all__ = ["NeuralMemory", "NeuralMemoryState"]
 
@@ -218,14 +218,14 @@ class NeuralMemory(nn.Module):
         weights = base.map(lambda t: t[:, :, None])
         if residual is not None and writing.mix is not None:
             mix = writing.mix
-            weights = weights.map(lambda own, other: own + _align(mix, other) * other, residual)
+            weights = weights.map(lambda own, other: own + aligned(mix, other) * other, residual)
         gradients = memory_gradients(weights, writing.keys, writing.values, writing.theta, reduction="mean")
         limit = self.options.max_grad_norm
         if limit is not None:
             gradients = gradients.map(lambda g: soft_clamp_norm(g, limit, lead=3))
         if writing.modulation:
             factors = writing.modulation
-            scaled = [_align(f, g) * g for f, g in zip(factors, gradients.tensors(), strict=True)]
+            scaled = [aligned(f, g) * g for f, g in zip(factors, gradients.tensors(), strict=True)]
             gradients = Memory(tuple(scaled)) if gradients.gamma is None else Memory(tuple(scaled[1:]), scaled[0])
         return gradients
 
@@ -257,10 +257,6 @@ class NeuralMemory(nn.Module):
 def _split(x: Tensor, heads: int, per_token: int) -> Tensor:
     """Returns ``(B, H, N, C U, D)`` of ``(B, N, C, H U D)``."""
     return x.unflatten(3, (heads, per_token, -1)).permute(0, 3, 1, 2, 4, 5).flatten(3, 4)
-
-
-def _align(gate: Tensor, like: Tensor) -> Tensor:
-    return gate.reshape(gate.shape + (1,) * (like.ndim - gate.ndim))
 
 
 def _chunks(memory: Memory, start: int, stop: int) -> Memory:

@@ -72,11 +72,6 @@ def gradients(
 
     Args:
         scores: as in ``outputs``, as are the next five.
-        q_in: see there.
-        k_out: see there.
-        v: see there.
-        decay: see there.
-        state: see there.
         grad_out: scaled gradients of the outputs ``(M, C, V)``.
         grad_state: gradient of the last state ``(h, K, V)``.
     """
@@ -95,14 +90,7 @@ def gradients(
 
 
 def _states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> Tensor:
-    """Returns the states before, between and after all chunks, ``(n + 1, h, K, V)``.
-
-    Args:
-        state: ``(h, K, V)``.
-        decay: ``(M, K)`` or ``(M, 1)`` over a chunk.
-        k_out: ``(M, C, K)``, keys decayed to the end of their chunk.
-        v: ``(M, C, V)``.
-    """
+    """Returns the states before, between and after all chunks, ``(n + 1, h, K, V)``; arguments as in ``outputs``."""
     states = v.new_empty(len(v) // len(state) + 1, *state.shape)
     states[0] = state
     torch.bmm(k_out.mT, v, out=states[1:].flatten(0, 1))
@@ -114,14 +102,7 @@ def _states_between(state: Tensor, decay: Tensor, k_out: Tensor, v: Tensor) -> T
 
 
 def _grads_between(grad: Tensor, decay: Tensor, q_in: Tensor, grad_out: Tensor) -> Tensor:
-    """Returns the gradients of these states, ``(n + 1, h, K, V)``.
-
-    Args:
-        grad: of the last state ``(h, K, V)``.
-        decay: ``(M, K)`` or ``(M, 1)`` over a chunk.
-        q_in: ``(M, C, K)``, queries decayed from the start of their chunk.
-        grad_out: scaled gradients of the outputs ``(M, C, V)``.
-    """
+    """Returns the gradients of these states, given that of the last and those of the scaled outputs ``(M, C, V)``."""
     grads = grad_out.new_empty(len(grad_out) // len(grad) + 1, *grad.shape)
     grads[-1] = grad
     torch.bmm(q_in.mT, grad_out, out=grads[:-1].flatten(0, 1))

@@ -81,19 +81,9 @@ def prefix_linear_attention(
             )
         state = added if state is None else state + added
     return linear_attention(
-        q,
-        k,
-        v,
-        normalize=True,
-        eps=eps,
-        scale=1.0,
-        initial_state=state,
-        mode=mode,
-        chunk_size=chunk_size,
-        layout=layout,
-        cu_seqlens=cu_seqlens,
-        mask=mask,
-    )
+        q, k, v, normalize=True, eps=eps, scale=1.0,
+        initial_state=state, mode=mode, chunk_size=chunk_size, layout=layout, cu_seqlens=cu_seqlens, mask=mask,
+    )  # fmt: skip
 
 
 def prefix_linear_attention_step(

@@ -4,13 +4,14 @@
 ``recall`` are its parts, for layers that update once per chunk of tokens.
 """
 
-from mmattn.kernels.memory.network import Memory, memory_gradients, recall
+from mmattn.kernels.memory.network import Memory, aligned, memory_gradients, recall
 from mmattn.kernels.memory.recurrence import MemoryState, neural_memory, neural_memory_step
 from mmattn.kernels.memory.scan import gated_scan
 
 __all__ = [
     "Memory",
     "MemoryState",
+    "aligned",
     "gated_scan",
     "memory_gradients",
     "neural_memory",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Backward", "Memory", "Reduction", "backward", "memory_gradients", "norm_residual", "recall"]
+__all__ = ["Backward", "Memory", "Reduction", "aligned", "backward", "memory_gradients", "norm_residual", "recall"]
 
 Reduction = Literal["sum", "mean"]
 
@@ -45,6 +45,16 @@ class Memory(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         """Returns all tensors, ``gamma`` first as in the published checkpoints."""
         return self.weights if self.gamma is None else (self.gamma, *self.weights)
+
+
+def aligned(gate: Tensor, like: Tensor) -> Tensor:
+    """Returns a gate ``(B, H, ...)`` with as many axes as ``like (B, H, ..., U, W)``, to multiply it.
+
+    Example:
+        >>> aligned(torch.zeros(2, 3), torch.zeros(2, 3, 4, 5)).shape
+        torch.Size([2, 3, 1, 1])
+    """
+    return gate.reshape(gate.shape + (1,) * (like.ndim - gate.ndim))
 
 
 def recall(memory: Memory, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmattn.kernels.linear.sequences import Layout, Mode, check_mask, check_options
-from mmattn.kernels.memory.network import Memory, Reduction, backward, memory_gradients, norm_residual, recall
+from mmattn.kernels.memory.network import Memory, Reduction, aligned, backward, memory_gradients, norm_residual, recall
 from mmattn.kernels.memory.scan import decay_products
 
 __all__ = ["MemoryState", "neural_memory", "neural_memory_step"]
@@ -164,17 +164,10 @@ def neural_memory_step(
         >>> neural_memory_step(one, one, 3 * one, 0.5 * gate, 0 * gate, None, state)[0].item()
         3.0
     """
+    q, k, v, theta, alpha = (t[:, :, None] for t in (q, k, v, theta, alpha))
+    eta = None if eta is None else eta[:, :, None]
     out, state = neural_memory(
-        q[:, :, None],
-        k[:, :, None],
-        v[:, :, None],
-        theta[:, :, None],
-        alpha[:, :, None],
-        None if eta is None else eta[:, :, None],
-        initial_state=state,
-        chunk_size=chunk_size,
-        mode="naive",
-        reduction=reduction,
+        q, k, v, theta, alpha, eta, initial_state=state, chunk_size=chunk_size, mode="naive", reduction=reduction
     )
     return out[:, :, 0], state
 
@@ -202,10 +195,10 @@ def _one(tokens: _Tokens, state: MemoryState, chunk_size: int, reduction: Reduct
 
     def unless_masked(new: Tensor, old: Tensor) -> Tensor:
         # Not a product with 0 or 1: a masked token must leave every bit as it is.
-        return torch.where(_expand(write, old) > 0, new, old)
+        return torch.where(aligned(write, old) > 0, new, old)
 
-    momentum = state.momentum.map(lambda s, g: unless_masked(_expand(eta, s) * s - g, s), gradient)
-    memory = state.memory.map(lambda m, s: unless_masked(_expand(keep, m) * m + s, m), momentum)
+    momentum = state.momentum.map(lambda s, g: unless_masked(aligned(eta, s) * s - g, s), gradient)
+    memory = state.memory.map(lambda m, s: unless_masked(aligned(keep, m) * m + s, m), momentum)
     out = recall(memory, tokens.q)
     return out, MemoryState(memory, momentum, base, (state.offset + 1) % chunk_size)
 
@@ -234,15 +227,10 @@ def _chunk(tokens: _Tokens, state: MemoryState, chunk_size: int, reduction: Redu
 
     written, pushed = parts.weighted_sum(g[..., -1, :]), parts.weighted_sum(spread[..., -1, :])
     memory = state.memory.map(
-        lambda m, s, w: _expand(beta[..., -1], m) * m + _expand(f[..., -1], s) * s - w, state.momentum, written
+        lambda m, s, w: aligned(beta[..., -1], m) * m + aligned(f[..., -1], s) * s - w, state.momentum, written
     )
-    momentum = state.momentum.map(lambda s, w: _expand(carried[..., -1], s) * s - w, pushed)
+    momentum = state.momentum.map(lambda s, w: aligned(carried[..., -1], s) * s - w, pushed)
     return x, MemoryState(memory, momentum, base, (state.offset + tokens.k.shape[2]) % chunk_size)
-
-
-def _expand(gate: Tensor, like: Tensor) -> Tensor:
-    """Returns a gate ``(B, H)`` with as many axes as ``like (B, H, ...)``."""
-    return gate.reshape(gate.shape + (1,) * (like.ndim - gate.ndim))
 
 
 def _prepare(
