@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mmattn.core.batch.inputs import InputItem, expand_inputs
+from mmattn.core.datasets.features import fingerprint
 from mmattn.errors import InputError
 from mmattn.media.video import VIDEO_SUFFIXES, open_video, sample_times
-from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill
 from mmattn.video.crash.perception.box_file import find_box_file, read_box_file
 from mmattn.video.crash.perception.box_table import FileDetector
 from mmattn.video.crash.perception.crop_perception import CropPerception

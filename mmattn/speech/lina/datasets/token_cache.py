@@ -13,7 +13,8 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmattn.core.datasets.features import FeatureStore, Rows, fill, fingerprint
 from mmattn.core.device import resolve_device
 from mmattn.errors import InputError, MediaError, describe
 from mmattn.media.audio import read_audio
@@ -45,15 +47,37 @@ _SUFFIX = ".safetensors"
 _PROBE = "Dr. Lee paid $3.50 at 10:30 on May 5th, 2021 - 50% of NASA's, 1/2 of the BBC's; well-read? Yes! e.g. 70 km."
 
 
-class TokenShards:
-    """Rows of int16 tokens by key, in the shards of a folder.
-
-    Args:
-        folder: Made when something is written.
-    """
+class TokenShards(FeatureStore):
+    """Rows of int16 tokens by key, in the shards of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
+        self._unwritten: dict[str, Tensor] = {}
+
+    @cached_property
+    def rows(self) -> dict[str, Tensor]:
+        """Everything that is there, and what was put since."""
+        return self.read()
+
+    def has(self, key: str) -> bool:
+        """Whether a row is there."""
+        return key in self.rows
+
+    def put(self, key: str, rows: Rows) -> None:
+        """Keeps the row ``tokens``; a full shard is written.
+
+        Raises:
+            MediaError: If it cannot be written.
+        """
+        self.rows[key] = self._unwritten[key] = rows["tokens"]
+        if len(self._unwritten) == SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is not yet in a shard."""
+        unwritten, self._unwritten = self._unwritten, {}
+        if unwritten:
+            self.write(unwritten)
 
     def read(self) -> dict[str, Tensor]:
         """Returns everything that is there; a damaged shard is removed with a warning, so that it is made again."""
@@ -68,19 +92,16 @@ class TokenShards:
                 file.unlink()
         return found
 
-    def write(self, rows: Mapping[str, Tensor]) -> Path:
-        """Writes a shard, named by what it is of, and returns its path.
+    def write(self, rows: Mapping[str, Tensor]) -> None:
+        """Writes a shard, named by what it is of.
 
         Raises:
             MediaError: If it cannot be written.
         """
         keys = list(rows)
-        name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
         tensors = {str(number): rows[key].to(torch.int16).contiguous() for number, key in enumerate(keys)}
-        file = self.folder / f"{name}{_SUFFIX}"
-        with atomic_path(file) as temporary:
+        with atomic_path(self.file(hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16])) as temporary:
             save_file(tensors, temporary, metadata={_LISTED: json.dumps(keys)})
-        return file
 
 
 def encode_recordings(utterances: Sequence[SpeechFile], codec: Codec, folder: Path) -> list[Tensor | None]:
@@ -99,26 +120,27 @@ def encode_recordings(utterances: Sequence[SpeechFile], codec: Codec, folder: Pa
         raise InputError(f"The codec has {codec.codebook_size} codes, more than the cache's 16 bits hold.")
     shards = TokenShards(folder / f"codes-{codec_fingerprint(codec)}")
     keys = [_source(utterance) for utterance in utterances]
-    known = shards.read()
-    missing = [(key, item) for key, item in zip(keys, utterances, strict=True) if key not in known]
     failures = _Failures(len(utterances))
-    device = resolve_device("auto")
-    if isinstance(codec, nn.Module) and missing:
-        codec.to(device)
 
-    def encode(utterance: SpeechFile) -> Tensor | None:
-        try:
-            samples = read_audio(utterance.audio, sample_rate=codec.sample_rate).samples
-        except MediaError as error:
-            failures.add(f"{utterance.audio}: {describe(error)[0]}")
-            return None
-        return codec.encode(torch.from_numpy(samples)[None].to(device))[0].to(torch.int16).cpu()
+    def encode(missing: dict[str, SpeechFile]) -> Iterator[tuple[str, Rows | None]]:
+        device = resolve_device("auto")
+        if isinstance(codec, nn.Module):
+            codec.to(device)
+        for key, utterance in missing.items():
+            try:
+                samples = read_audio(utterance.audio, sample_rate=codec.sample_rate).samples
+            except MediaError as error:
+                failures.add(f"{utterance.audio}: {describe(error)[0]}")
+                yield key, None
+                continue
+            with torch.inference_mode():
+                codes = codec.encode(torch.from_numpy(samples)[None].to(device))[0].to(torch.int16).cpu()
+            yield key, {"tokens": codes}
+        if isinstance(codec, nn.Module):
+            codec.to("cpu")
 
-    with torch.inference_mode():
-        known |= _compute(missing, encode, shards, "Encoding speech")
-    if isinstance(codec, nn.Module) and missing:
-        codec.to("cpu")
-    return [known.get(key) for key in keys]
+    fill(shards, dict(zip(keys, utterances, strict=True)), encode, what="Encoding speech", unit="utterance")
+    return [shards.rows.get(key) for key in keys]
 
 
 def encode_texts(utterances: Sequence[SpeechFile], tokenizer: Tokenizer, key: str, folder: Path) -> list[Tensor | None]:
@@ -135,40 +157,34 @@ def encode_texts(utterances: Sequence[SpeechFile], tokenizer: Tokenizer, key: st
         MediaError: If the cache cannot be written.
     """
     shards = TokenShards(folder / f"text-{key}")
-    known = shards.read()
     counts = Counter(utterance.text for utterance in utterances)
     first = {utterance.text: utterance for utterance in reversed(utterances)}
-    missing = [(text, utterance) for text, utterance in sorted(first.items()) if text not in known]
     failures = _Failures(len(utterances))
 
-    def encode(utterance: SpeechFile) -> Tensor | None:
-        try:
-            return tokenizer.encode(utterance.text).ids.to(torch.int16)
-        except InputError as error:
-            failures.add(f"{utterance.audio}: {error.message}", counts[utterance.text])
-            return None
+    def encode(missing: dict[str, SpeechFile]) -> Iterator[tuple[str, Rows | None]]:
+        for text, utterance in missing.items():
+            try:
+                yield text, {"tokens": tokenizer.encode(text).ids.to(torch.int16)}
+            except InputError as error:
+                failures.add(f"{utterance.audio}: {error.message}", counts[text])
+                yield text, None
 
-    known |= _compute(missing, encode, shards, "Reading texts")
-    return [known.get(utterance.text) for utterance in utterances]
+    fill(shards, dict(sorted(first.items())), encode, what="Reading texts", unit="utterance")
+    return [shards.rows.get(utterance.text) for utterance in utterances]
 
 
 def codec_fingerprint(codec: Codec) -> str:
     """Returns 16 hex digits for all that shapes a codec's codes: kind, sizes, weights."""
-    digest = hashlib.sha256(
-        f"{type(codec).__name__} {codec.sample_rate} {codec.hop} {codec.codebooks} {codec.codebook_size}".encode()
-    )
-    if isinstance(codec, nn.Module):
-        for name, tensor in sorted(codec.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    sizes = f"{type(codec).__name__} {codec.sample_rate} {codec.hop} {codec.codebooks} {codec.codebook_size}"
+    state = codec.state_dict() if isinstance(codec, nn.Module) else {}
+    weights = {f"{name} {tuple(tensor.shape)} {tensor.dtype}": tensor for name, tensor in sorted(state.items())}
+    return fingerprint(sizes, weights)[:16]
 
 
 def text_fingerprint(name: str, options: Mapping[str, Any], tokenizer: Tokenizer) -> str:
     """Returns 16 hex digits for a tokenizer: its name and options, its size, and what it makes of a sample."""
     sample = tokenizer.encode(_PROBE).ids.tolist()
-    described = json.dumps([name, dict(options), tokenizer.vocab_size, sample], sort_keys=True, default=str)
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    return fingerprint([name, dict(options), tokenizer.vocab_size, sample])[:16]
 
 
 class _Failures:
@@ -191,30 +207,3 @@ def _source(utterance: SpeechFile) -> str:
     """Returns a recording's key, which changes with the file."""
     stat = utterance.audio.stat()
     return f"{utterance.name}|{stat.st_size}|{stat.st_mtime_ns}"
-
-
-def _compute(
-    missing: Sequence[tuple[str, SpeechFile]],
-    encode: Callable[[SpeechFile], Tensor | None],
-    shards: TokenShards,
-    what: str,
-) -> dict[str, Tensor]:
-    """Computes what is missing, shard by shard, and returns it; an interruption loses nothing that is done."""
-    computed: dict[str, Tensor] = {}
-    rows: dict[str, Tensor] = {}
-    bar = tqdm(total=len(missing), desc=what, unit="utterance", file=sys.stderr, disable=not missing, mininterval=1)
-    with bar:
-        try:
-            for key, utterance in missing:
-                row = encode(utterance)
-                if row is not None:
-                    rows[key] = row
-                bar.update()
-                if len(rows) == SHARD:
-                    shards.write(rows)
-                    computed |= rows
-                    rows = {}
-        finally:
-            if rows:
-                shards.write(rows)
-    return computed | rows

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from mmattn.core.datasets.features import fingerprint
 from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.media.npz import read_array, read_text
 from mmattn.media.plain_pickle import load_plain_pickle
 from mmattn.video.crash.datasets.clip_reading import ClipReader, frames_before
 from mmattn.video.crash.datasets.clip_table import write_clip_table
-from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill, fingerprint
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Filled, Manifest, fill
 from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, read_clips
 from mmattn.video.crash.datasets.readers import dad_names
 from mmattn.video.crash.datasets.records import ListedClip

@@ -16,23 +16,23 @@ refused. Half precision holds what VGG-16 and ResNet-101 give (values of tens) t
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-from tqdm import tqdm
+import torch
+from torch import Tensor
 
+from mmattn.core.datasets import features
+from mmattn.core.datasets.features import FeatureStore, Rows
 from mmattn.errors import InputError, describe
 from mmattn.media.files import atomic_path
 
-__all__ = ["ClipFeatures", "FeatureFolder", "Filled", "Manifest", "fill", "fingerprint"]
+__all__ = ["ClipFeatures", "FeatureFolder", "Filled", "Manifest", "fill"]
 
 FORMAT_VERSION = 1
 MANIFEST, CLIPS, ERRORS = "manifest.json", "clips", "errors.jsonl"
@@ -59,7 +59,7 @@ class Manifest:
     """What all clips of a folder have in common.
 
     Attributes:
-        fingerprint: Name of everything that shapes the features, see :func:`fingerprint`.
+        fingerprint: Name of everything that shapes the features, see :mod:`mmattn.core.datasets.features`.
         feature_dim: F.
         num_boxes: N.
         fps: Frames per second the videos were sampled at.
@@ -73,16 +73,7 @@ class Manifest:
     source: Mapping[str, Any]
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Returns a name of 32 hex digits for settings of plain JSON types, whatever their order.
-
-    >>> fingerprint({"fps": 10, "detector": "none"}) == fingerprint({"detector": "none", "fps": 10})
-    True
-    """
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
-
-
-class FeatureFolder:
+class FeatureFolder(FeatureStore):
     """A folder in this format.
 
     Args:
@@ -91,6 +82,7 @@ class FeatureFolder:
     """
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
+        super().__init__(root / CLIPS)
         self.root = root
         self.manifest = manifest
 
@@ -142,20 +134,16 @@ class FeatureFolder:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return cls(folder, manifest)
 
-    def file(self, clip_id: str) -> Path:
+    def file(self, key: str) -> Path:
         """Returns the file of a clip, whether it exists or not; slashes in an id make sub-folders.
 
         Raises:
             InputError: If the id would leave the folder.
         """
-        name = PurePosixPath(clip_id)
-        if not clip_id or name.is_absolute() or ".." in name.parts or "\\" in clip_id or "\0" in clip_id:
-            raise InputError(f"The clip id {clip_id!r} cannot be a file name.", "Use letters, digits, '_', '-', '/'.")
-        return self.root / CLIPS / name.with_name(f"{name.name}.safetensors")
-
-    def has(self, clip_id: str) -> bool:
-        """Whether the clip's features are there."""
-        return self.file(clip_id).is_file()
+        name = PurePosixPath(key)
+        if not key or name.is_absolute() or ".." in name.parts or "\\" in key or "\0" in key:
+            raise InputError(f"The clip id {key!r} cannot be a file name.", "Use letters, digits, '_', '-', '/'.")
+        return super().file(key)
 
     def store(self, clip_id: str, clip: ClipFeatures) -> None:
         """Writes one clip.
@@ -165,15 +153,7 @@ class FeatureFolder:
             MediaError: If the folder cannot be written or the disk is full.
         """
         self.check(clip)
-        tensors = {
-            "features": np.ascontiguousarray(clip.features, np.float16),
-            "valid": np.ascontiguousarray(clip.valid, np.bool_),
-            "times": np.ascontiguousarray(clip.times, np.float64),
-        }
-        if clip.boxes is not None:
-            tensors["boxes"] = np.ascontiguousarray(clip.boxes, np.float32)
-        with atomic_path(self.file(clip_id)) as temporary:
-            save_file(tensors, temporary)
+        self.put(clip_id, _rows(clip))
 
     def load(self, clip_id: str, *, with_boxes: bool = False) -> ClipFeatures:
         """Reads one clip; ``boxes`` is None unless asked for.
@@ -182,19 +162,12 @@ class FeatureFolder:
             InputError: If it is missing, damaged, of another size than the manifest says, or has no boxes.
         """
         file = self.file(clip_id)
-        try:
-            with safe_open(file, framework="np") as tensors:
-                names = ("features", "valid", "times", *(("boxes",) if with_boxes else ()))
-                clip = ClipFeatures(*(tensors.get_tensor(name) for name in names))
-        except FileNotFoundError as error:
+        if not file.is_file():
             raise InputError(
                 f"The features of the clip {clip_id!r} are missing ('{file}').", f"See '{self.root / ERRORS}'."
-            ) from error
-        except SafetensorError as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise InputError(
-                f"'{file}' is damaged or incomplete: {reason}.", "Delete it and run again; it is made anew."
-            ) from error
+            )
+        names = ("features", "valid", "times", *(("boxes",) if with_boxes else ()))
+        clip = ClipFeatures(*(tensor.numpy() for tensor in self.get(clip_id, names).values()))
         self._check_shapes(clip, f"'{file}': ")
         return clip
 
@@ -263,21 +236,32 @@ def fill(
     Raises:
         MediaError: If the folder cannot be written or the disk is full; what was finished stays.
     """
-    made = kept = 0
+    wanted = dict(clips)
     errors: list[dict[str, str]] = []
-    for clip_id, source in tqdm(list(clips), desc=name or "Features", unit="clip", disable=None):
-        if folder.has(clip_id):
-            kept += 1
-            continue
-        try:
-            clip = extract(source)
-            folder.check(clip)
-        except (OSError, ValueError) as error:
-            message, hint = describe(error)
-            errors.append({"id": clip_id, "input": source, "error": message, "hint": hint})
-            folder.note_errors(errors)
-            continue
-        folder.store(clip_id, clip)
-        made += 1
+
+    def make(missing: dict[str, str]) -> Iterator[tuple[str, Rows | None]]:
+        for clip_id, source in missing.items():
+            try:
+                clip = extract(source)
+                folder.check(clip)
+            except (OSError, ValueError) as error:
+                message, hint = describe(error)
+                errors.append({"id": clip_id, "input": source, "error": message, "hint": hint})
+                folder.note_errors(errors)
+                yield clip_id, None
+            else:
+                yield clip_id, _rows(clip)
+
+    missing = features.fill(folder, wanted, make, what=name or "Features", unit="clip")
     folder.note_errors(errors)
-    return Filled(made, kept, errors)
+    return Filled(missing - len(errors), len(wanted) - missing, errors)
+
+
+def _rows(clip: ClipFeatures) -> dict[str, Tensor]:
+    """Returns a clip's arrays as they are stored."""
+    dtypes = {"features": np.float16, "valid": np.bool_, "times": np.float64, "boxes": np.float32}
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array, dtypes[name]))
+        for name, array in clip._asdict().items()
+        if array is not None
+    }

@@ -24,10 +24,11 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
+from mmattn.core.datasets.features import fingerprint
 from mmattn.errors import InputError
 from mmattn.video.crash.data import CrashDataModule
 from mmattn.video.crash.datasets.clip_table import listed_clips, write_clip_table
-from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest, fingerprint
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest
 from mmattn.video.crash.datasets.records import ListedClip
 from mmattn.video.crash.perception.embedded import EmbeddedPerception
 from mmattn.video.crash.perception.features import BOX_FEATURES, FEATURES, FRAME_FEATURES

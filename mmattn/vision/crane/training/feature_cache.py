@@ -15,20 +15,18 @@ Shapes: B images, K feature sets, N = h w patches, E feature width.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
 
+from mmattn.core.datasets import features
+from mmattn.core.datasets.features import FeatureStore, Rows
 from mmattn.errors import InputError
-from mmattn.media.files import atomic_path
 from mmattn.vision.crane.datasets.pictures import CraneDataset
 from mmattn.vision.crane.model import CraneModel
 from mmattn.vision.crane.network.tower import VisionFeatures
@@ -62,43 +60,29 @@ def fingerprint(model: CraneModel) -> str:
             "dattn_mean is 'batch', so the features of a picture depend on its batch and cannot be cached.",
             "Set config.dattn_mean to image, or leave feature_cache out.",
         )
-    digest = hashlib.sha256(json.dumps([settings[name] for name in VISION_FIELDS]).encode())
-    for name, tensor in model.state_dict().items():
-        if name.startswith(("clip.visual.", "foundation.")):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
+    weights = {
+        name: tensor for name, tensor in model.state_dict().items() if name.startswith(("clip.visual.", "foundation."))
+    }
+    return features.fingerprint([settings[name] for name in VISION_FIELDS], weights)
 
 
-class FeatureCache:
-    """One model's features below ``folder``.
+class FeatureCache(FeatureStore):
+    """One model's features, by the paths of pictures."""
 
-    Args:
-        folder: Where caches of all models live.
-        name: The model's :func:`fingerprint`.
-    """
-
-    def __init__(self, folder: str | Path, name: str) -> None:
-        self.folder = Path(folder).expanduser() / name
-
-    def file(self, picture: str | Path) -> Path:
+    def file(self, key: str | Path) -> Path:
         """Returns the file of a picture's features, whether it exists or not.
 
         Raises:
             InputError: If the picture does not exist.
         """
-        path = Path(picture).resolve()
+        path = Path(key).resolve()
         try:
             status = path.stat()
         except FileNotFoundError as error:
-            raise InputError(f"Picture '{picture}' does not exist any more.", "Check the dataset folder.") from error
+            raise InputError(f"Picture '{key}' does not exist any more.", "Check the dataset folder.") from error
         identity = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
-        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        return self.folder / key[:2] / f"{key}.safetensors"
-
-    def has(self, picture: str | Path) -> bool:
-        """Whether the picture's features are there."""
-        return self.file(picture).is_file()
+        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        return super().file(f"{name[:2]}/{name}")
 
     def load(self, picture: str | Path) -> dict[str, Any]:
         """Returns the features of one picture in the form :func:`unpack` reads after batching.
@@ -106,28 +90,10 @@ class FeatureCache:
         Raises:
             InputError: If they are not in the cache or their file is damaged.
         """
-        file = self.file(picture)
-        try:
-            tensors = load_file(file)
-        except (FileNotFoundError, SafetensorError) as error:
-            raise InputError(
-                f"The cached features of '{picture}' are missing or damaged ('{file}').",
-                "Delete that file and run again; it is computed anew.",
-            ) from error
+        tensors = self.get(str(picture))
         sets = sum(name.startswith("patch_features.") for name in tensors)
         patches = [tensors.pop(f"patch_features.{k}") for k in range(sets)]
         return {**tensors, "patch_features": patches}
-
-    def store(self, pictures: Iterable[str | Path], vision: VisionFeatures) -> None:
-        """Writes the features of a batch, one file a picture; each file appears complete or not at all."""
-        for i, picture in enumerate(pictures):
-            tensors = {"image_features": vision.image_features[i].float().cpu().contiguous()}
-            for k, patches in enumerate(vision.patch_features):
-                tensors[f"patch_features.{k}"] = F.normalize(patches[i].float(), dim=-1).half().cpu().contiguous()
-            tensors["grid"] = torch.tensor(vision.grid)
-            tensors["counts"] = torch.tensor(vision.repeats())
-            with atomic_path(self.file(picture)) as temporary:
-                save_file(tensors, temporary)
 
 
 @runtime_checkable
@@ -174,21 +140,36 @@ def fill(cache: FeatureCache, model: CraneModel, items: Annotated, *, batch_size
         batch_size: Pictures per pass through the tower.
         num_workers: Loading processes; 0 loads in this one.
     """
-    missing = [i for i in range(len(items)) if not cache.has(picture_of(items, i))]
-    if not missing:
-        return 0
-    loader: DataLoader[dict[str, Any]] = DataLoader(
-        Subset(items, missing),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=num_workers,
-        multiprocessing_context="spawn" if num_workers else None,
-    )
     device = next(model.clip.parameters()).device
-    with torch.inference_mode(), tqdm(total=len(missing), desc="Features", unit="picture") as progress:
+
+    def make(missing: dict[str, int]) -> Iterator[tuple[str, Rows]]:
+        loader: DataLoader[dict[str, Any]] = DataLoader(
+            Subset(items, list(missing.values())),  # type: ignore[arg-type]
+            batch_size=batch_size,
+            num_workers=num_workers,
+            multiprocessing_context="spawn" if num_workers else None,
+        )
         for batch in loader:
-            cache.store(batch["path"], model.encode_image(batch["img"].to(device)))
-            progress.update(len(batch["path"]))
-    return len(missing)
+            with torch.inference_mode():
+                rows = _rows(model.encode_image(batch["img"].to(device)))
+            yield from zip(batch["path"], rows, strict=True)
+
+    wanted = {str(picture_of(items, i)): i for i in range(len(items))}
+    return features.fill(cache, wanted, make, what="Features", unit="picture")
+
+
+def _rows(vision: VisionFeatures) -> list[dict[str, Tensor]]:
+    """Returns the tensors that are kept of each picture of a batch."""
+    patches = {
+        f"patch_features.{k}": F.normalize(found.float(), dim=-1).half()
+        for k, found in enumerate(vision.patch_features)
+    }
+    shared = {"grid": torch.tensor(vision.grid), "counts": torch.tensor(vision.repeats())}
+    images = vision.image_features.float()
+    return [
+        {"image_features": images[i], **{name: found[i] for name, found in patches.items()}, **shared}
+        for i in range(len(images))
+    ]
 
 
 def picture_of(items: Annotated, index: int) -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmattn.core.datasets.features import fingerprint
 from mmattn.errors import InputError, MediaError
-from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest, fill, fingerprint
+from mmattn.video.crash.datasets.feature_folder import ClipFeatures, FeatureFolder, Manifest, fill
 from tests.video.crash.fake_datasets import BOXES, WIDTH, clip_features, feature_folder
 
 CLIP = clip_features(0, 20, 12.0)
@@ -168,7 +169,7 @@ def test_a_full_disk_ends_the_run_with_one_error(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     fill(folder, [("a", "a")], lambda _: CLIP)
-    monkeypatch.setattr("mmattn.video.crash.datasets.feature_folder.save_file", no_space)
+    monkeypatch.setattr("mmattn.core.datasets.features.save_file", no_space)
     with pytest.raises(MediaError, match="the disk is full"):
         fill(folder, [("a", "a"), ("b", "b")], lambda _: CLIP)
     assert [folder.has(name) for name in "ab"] == [True, False]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import default_collate
 
 from mmattn.core.weights.checkpoint import load_checkpoint
 from mmattn.drawing.photographs import TRAINING, WALLPAPERS
@@ -80,11 +81,11 @@ def test_twins_of_photographs_do_not_depend_on_the_number_of_workers(tmp_path: P
 
     for workers in (0, 1):
         draw_twins(tmp_path / str(workers), 5, Mean(), kind=kind, num_workers=workers)
-    alone, helped = (np.load(tmp_path / str(workers) / "features.npy") for workers in (0, 1))
-    assert alone.shape == (5, 2, 180, 32, 32)
-    np.testing.assert_array_equal(alone, helped)
-    assert [pair[0] for pair in Twins(tmp_path / "0").pairs] == ["object"] * 5
-    assert (np.load(tmp_path / "0" / "cover.npy").reshape(5, -1).max(1) > 0).all()
+    alone, helped = (default_collate(list(Twins(tmp_path / str(workers)))) for workers in (0, 1))
+    assert alone["features"].shape == (5, 2, 180, 32, 32)
+    assert torch.equal(alone["features"], helped["features"])
+    assert alone["category"] == ["object"] * 5
+    assert (alone["cover"].reshape(5, -1).amax(1) > 0).all()
 
 
 def test_no_twins_at_all_are_refused():
@@ -93,10 +94,26 @@ def test_no_twins_at_all_are_refused():
 
 
 def test_twins_are_drawn_once(twins: Path):
-    before = (twins / "features.npy").stat().st_mtime_ns
+    before = (twins / "000001.safetensors").stat().st_mtime_ns
     draw_twins(twins, 2, lambda images: pytest.fail("features were computed again"))
-    assert (twins / "features.npy").stat().st_mtime_ns == before
+    assert (twins / "000001.safetensors").stat().st_mtime_ns == before
     assert len(json.loads((twins / "pairs.json").read_text())) == 2
+
+
+def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path):
+    asked: list[int] = []
+
+    def trunk(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return torch.ones(len(images), 176, 32, 32)
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_twins(tmp_path, 5, trunk)
+    draw_twins(tmp_path, 5, trunk)
+    assert asked == [8, 2, 2]
+    assert len(Twins(tmp_path)) == 5
 
 
 @pytest.mark.parametrize("whole_from", [0.0, 1.1], ids=["whole", "windows"])
