@@ -79,9 +79,10 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.speech.lina.datasets.check import check_dataset
+    from mmattn.speech.lina.datasets.check import check_folder
 
-    return print_findings(*check_dataset(args.path, args.layout))
+    report = check_folder(args.path, args.layout)
+    return print_findings(report.ok, report.lines())
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:

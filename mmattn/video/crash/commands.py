@@ -134,11 +134,11 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.video.crash.datasets.check import check_dataset
+    from mmattn.video.crash.datasets.check import check
+    from mmattn.video.crash.datasets.layouts import LAYOUTS
 
-    return print_findings(
-        *check_dataset(args.path, args.layout, feature=args.feature, features_root=args.features_root)
-    )
+    look = partial(check, root=args.path, feature=args.feature, features_root=args.features_root)
+    return print_findings(*LAYOUTS.check(args.path, args.layout, look))
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:

@@ -122,9 +122,9 @@ def data_make(args: argparse.Namespace) -> int:
 def data_check(args: argparse.Namespace) -> int:
     """Says whether a dataset folder is complete and names what is wrong."""
     from mmattn.core.datasets.scan import print_findings
-    from mmattn.vision.crane.datasets.layouts import check_dataset
+    from mmattn.vision.crane.datasets.layouts import LAYOUTS, check
 
-    return print_findings(*check_dataset(args.path, args.layout))
+    return print_findings(*LAYOUTS.check(args.path, args.layout, lambda name: check(name, args.path)))
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from mmattn.speech.lina.datasets.records import SpeechFile
 from mmattn.speech.lina.judges.watchdog import SECONDS_PER_TOKEN, fits_text
 from mmattn.speech.lina.text.normalise import spoken_form
 
-__all__ = ["check_dataset", "check_folder"]
+__all__ = ["check_folder"]
 
 _SHORTEST, _LONGEST = 0.3, 30.0
 _SPLITS = ("train", "val", "test")
@@ -59,23 +59,6 @@ class _Content:
         if self.left_out:
             named = ", ".join(f"{character} ({count})" for character, count in self.left_out.most_common(10))
             yield f"characters that are not spoken, and the texts with them: {named}"
-
-
-def check_dataset(path: Path, layout: str | None = None) -> tuple[bool, list[str]]:
-    """Checks a dataset for ``mmattn data check lina PATH [--layout NAME]``.
-
-    Args:
-        path: The dataset's folder, or its manifest.
-        layout: One of :data:`mmattn.speech.lina.datasets.layouts.LAYOUTS`; None guesses it.
-
-    Returns:
-        Whether nothing is wrong, and the lines to print.
-
-    Raises:
-        InputError: As :func:`check_folder`.
-    """
-    report = check_folder(path, layout or "auto")
-    return report.ok, report.lines()
 
 
 def check_folder(path: str | Path, layout: str = "auto") -> Report:

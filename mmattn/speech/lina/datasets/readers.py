@@ -16,19 +16,8 @@ from typing import Any
 
 from mmattn.core.datasets.layouts import Layout, LayoutTable
 from mmattn.media.audio import is_audio
+from mmattn.speech.lina.datasets import roots
 from mmattn.speech.lina.datasets.records import Scan, SpeechFile, Split
-from mmattn.speech.lina.datasets.roots import (
-    MLS_PARTS,
-    SUBSET,
-    VCTK_AUDIO,
-    VCTK_TEXTS,
-    is_mls_part,
-    libritts_root,
-    ljspeech_root,
-    manifest_file,
-    mls_root,
-    vctk_root,
-)
 
 __all__ = ["LAYOUTS", "SpeechLayout", "guess_layouts"]
 
@@ -153,7 +142,7 @@ def _libritts(scan: Scan, top: Path) -> Iterator[SpeechFile]:
     root = scan.root.resolve()
     subsets = [root] if top == root.parent else sorted(top.iterdir())
     for subset in subsets:
-        match = SUBSET.fullmatch(subset.name)
+        match = roots.SUBSET.fullmatch(subset.name)
         if match is None or not subset.is_dir():
             continue
         for audio in _recordings(subset, scan.problems):
@@ -168,28 +157,30 @@ def _libritts(scan: Scan, top: Path) -> Iterator[SpeechFile]:
 
 def _vctk(scan: Scan, top: Path) -> Iterator[SpeechFile]:
     heard: set[Path] = set()
-    for audio in _recordings(top / VCTK_AUDIO, scan.problems):
-        match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / VCTK_AUDIO).parts
+    for audio in _recordings(top / roots.VCTK_AUDIO, scan.problems):
+        match, place = _VCTK_NAME.fullmatch(audio.stem), audio.relative_to(top / roots.VCTK_AUDIO).parts
         if match is None or len(place) != 2:
             scan.problems.append(f"{audio} is called otherwise than SPEAKER/SPEAKER_NUMBER_mic1.flac.")
             continue
         # Both microphones heard the same.
         if match[2] == "2" or place[0] == _VCTK_WITHOUT_TEXTS:
             continue
-        file = top / VCTK_TEXTS / place[0] / f"{match[1]}.txt"
+        file = top / roots.VCTK_TEXTS / place[0] / f"{match[1]}.txt"
         heard.add(file)
         text = _text(file, scan.problems)
         if text is not None:
             yield SpeechFile(audio, text, place[0], "train", _name(audio, top))
-    for file in _files(top / VCTK_TEXTS):
+    for file in _files(top / roots.VCTK_TEXTS):
         if file.suffix == ".txt" and file not in heard and file.parent.name != _VCTK_WITH_GAPS:
-            scan.problems.append(f"{file} has no recording {VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac.")
+            scan.problems.append(
+                f"{file} has no recording {roots.VCTK_AUDIO}/{file.parent.name}/{file.stem}_mic1.flac."
+            )
 
 
 def _mls(scan: Scan, top: Path) -> Iterator[SpeechFile]:
     root = scan.root.resolve()
-    parts = [root] if top == root.parent else [top / part for part in MLS_PARTS]
-    for part in filter(is_mls_part, parts):
+    parts = [root] if top == root.parent else [top / part for part in roots.MLS_PARTS]
+    for part in filter(roots.is_mls_part, parts):
         by_id = {path.stem: path for path in _recordings(part / "audio", scan.problems)}
         listed: set[str] = set()
         for number, line in enumerate(_lines(part / "transcripts.txt", scan.problems), 1):
@@ -228,11 +219,11 @@ def _folder(scan: Scan, top: Path) -> Iterator[SpeechFile]:
 LAYOUTS = LayoutTable(
     "lina",
     {
-        "manifest": SpeechLayout(_manifest, begins=manifest_file),
-        "ljspeech": SpeechLayout(_ljspeech, begins=ljspeech_root),
-        "libritts": SpeechLayout(_libritts, begins=libritts_root),
-        "vctk": SpeechLayout(_vctk, begins=vctk_root),
-        "mls": SpeechLayout(_mls, begins=mls_root),
+        "manifest": SpeechLayout(_manifest, begins=roots.manifest_file),
+        "ljspeech": SpeechLayout(_ljspeech, begins=roots.ljspeech_root),
+        "libritts": SpeechLayout(_libritts, begins=roots.libritts_root),
+        "vctk": SpeechLayout(_vctk, begins=roots.vctk_root),
+        "mls": SpeechLayout(_mls, begins=roots.mls_root),
         "folder": SpeechLayout(_folder, begins=lambda root: root if root.is_dir() else None),
     },
 )

@@ -21,7 +21,6 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.jsonl"
-
 SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 """Names of LibriTTS's subsets."""
 MLS_PARTS = ("train", "dev", "test")

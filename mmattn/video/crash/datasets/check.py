@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from mmattn.core.datasets.layouts import Report, each_problem
@@ -15,28 +14,7 @@ from mmattn.video.crash.datasets.clip_reading import ClipReader, NpzReader, fram
 from mmattn.video.crash.datasets.layouts import LAYOUTS, clip_reader, scan_clips
 from mmattn.video.crash.datasets.records import ListedClip
 
-__all__ = ["check", "check_dataset"]
-
-
-def check_dataset(
-    path: Path, layout: str | None = None, *, feature: str | None = None, features_root: Path | None = None
-) -> tuple[bool, list[str]]:
-    """Checks a dataset folder for ``mmattn data check crash PATH [--layout NAME]``.
-
-    Args:
-        path: The dataset's folder.
-        layout: Key of :data:`LAYOUTS`; None guesses it.
-        feature: Kind of features, such as "vgg16"; None takes the only one there is.
-        features_root: Feature folder of a dataset of videos, checked as well.
-
-    Returns:
-        Whether nothing is wrong, and the lines to print.
-
-    Raises:
-        InputError: If the layout is unknown, the folder is missing, or no layout fits it.
-    """
-    look = partial(check, root=path, feature=feature, features_root=features_root)
-    return LAYOUTS.check(path, layout, look)
+__all__ = ["check"]
 
 
 def check(

@@ -17,7 +17,7 @@ from mmattn.media.image import read_image
 from mmattn.vision.crane.datasets.readers import LAYOUTS, PictureLayout
 from mmattn.vision.crane.datasets.records import Record, Scan
 
-__all__ = ["LAYOUTS", "Record", "check", "check_dataset", "read_layout", "write_meta"]
+__all__ = ["LAYOUTS", "Record", "check", "read_layout", "write_meta"]
 
 
 def read_layout(name: str, root: str | Path, split: str = "test", classes: Sequence[str] | None = None) -> list[Record]:
@@ -84,22 +84,6 @@ def check(name: str, root: str | Path) -> Report:
         report.problems.insert(0, LAYOUTS.nothing_found(name, scan.root, "picture"))
     report.problems += each_problem(records, partial(_record_problem, scan.root), "Pictures", "picture")
     return report
-
-
-def check_dataset(path: Path, layout: str | None = None) -> tuple[bool, list[str]]:
-    """Checks a dataset folder for ``mmattn data check crane PATH [--layout NAME]``.
-
-    Args:
-        path: The dataset's folder.
-        layout: Key of :data:`LAYOUTS`; None guesses it.
-
-    Returns:
-        Whether nothing is wrong, and the lines to print.
-
-    Raises:
-        InputError: If the layout is unknown, the folder is missing, or no layout fits it.
-    """
-    return LAYOUTS.check(path, layout, lambda name: check(name, path))
 
 
 def _classes(layout: PictureLayout, scan: Scan, wanted: Sequence[str] | None) -> Sequence[str]:

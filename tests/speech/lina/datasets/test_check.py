@@ -8,11 +8,16 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
-from mmattn.speech.lina.datasets.check import check_dataset, check_folder
+from mmattn.speech.lina.datasets.check import check_folder
 from mmattn.speech.lina.datasets.layouts import LAYOUTS, find_utterances
 from mmattn.speech.lina.datasets.readers import SpeechLayout
 from mmattn.speech.lina.datasets.records import Scan, SpeechFile
 from tests.speech.lina.speech_folders import ljspeech, mls, plain_folder, record, say, vctk
+
+
+def check_dataset(root: Path, layout: str = "auto") -> tuple[bool, list[str]]:
+    report = check_folder(root, layout)
+    return report.ok, report.lines()
 
 
 def test_a_dataset_that_is_fine(tmp_path: Path) -> None:

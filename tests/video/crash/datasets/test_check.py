@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.video.crash.datasets.check import check, check_dataset
+from mmattn.video.crash.datasets.check import check
 from mmattn.video.crash.datasets.layouts import LAYOUTS, read_clips
 from mmattn.video.crash.datasets.readers import ClipLayout
 from mmattn.video.crash.datasets.records import ListedClip, Scan
@@ -23,6 +23,10 @@ from tests.video.crash.fake_datasets import (
     write_video,
     write_videos,
 )
+
+
+def check_dataset(root: Path, layout: str | None = None) -> tuple[bool, list[str]]:
+    return LAYOUTS.check(root, layout, lambda name: check(name, root))
 
 
 def change_npz(file: Path, **arrays: object) -> None:

@@ -8,13 +8,17 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.vision.crane.data import Source
-from mmattn.vision.crane.datasets.layouts import LAYOUTS, check, check_dataset, read_layout, write_meta
+from mmattn.vision.crane.datasets.layouts import LAYOUTS, check, read_layout, write_meta
 from mmattn.vision.crane.datasets.readers import PictureLayout
 from mmattn.vision.crane.datasets.records import Record, Scan
 from tests.vision.crane.fake_datasets import PUBLISHED, write_dataset, write_image, write_mask
 
 _ALL_ANOMALOUS = {"isic", "cvc-colondb", "cvc-clinicdb", "tn3k", "endo"}
 _MASKLESS = {"headct", "brainmri", "br35h"}
+
+
+def check_dataset(root: Path, layout: str | None = None) -> tuple[bool, list[str]]:
+    return LAYOUTS.check(root, layout, lambda name: check(name, root))
 
 
 def test_fourteen_published_datasets_and_endo_are_known() -> None:
