@@ -20,9 +20,8 @@ WAVTOKENIZER = WavTokenizerConfig(
 )
 
 
-# Whichever test asks first, the weights serve with and without gradients.
 @cache
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # kept for tests that take gradients too
 def embedded(dtype: torch.dtype = torch.float32, config: EmbeddedCodecConfig = EMBEDDED) -> EmbeddedCodec:
     codec = randomized(EmbeddedCodec(config)).to(dtype).eval()
     # No magnitude at the limit, where distances mean little.
@@ -32,7 +31,7 @@ def embedded(dtype: torch.dtype = torch.float32, config: EmbeddedCodecConfig = E
 
 
 @cache
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # kept for tests that take gradients too
 def wavtokenizer() -> WavTokenizer:
     codec = randomized(WavTokenizer(WAVTOKENIZER))
     codec.head.out.weight.data *= 0.2
