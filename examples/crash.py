@@ -24,7 +24,7 @@ with open_video("mmattn/assets/crash/samples/rear_end_collision.mp4") as video:
                 print(f"ALERT at {step.time:.1f} s: risk {step.risk:.2f}. Advisory only.")
 
 times, risks = [step.time for step in steps], [step.risk for step in steps]
-curve = plot_curve(times, risks, threshold=session.monitor.rule.threshold, ylabel="risk", title="rear-end collision")
+curve = plot_curve(times, risks, threshold=predictor.rule.threshold, ylabel="risk", title="rear-end collision")
 write_png(output / "risk.png", curve)
 (output / "risk.json").write_text(json.dumps([{"time": t, "risk": r} for t, r in zip(times, risks, strict=True)]))
 print(f"{len(steps)} steps, highest risk {max(risks):.2f}")

@@ -19,13 +19,14 @@ GOAL = 1.0  # of all public functions
 ARRAY = re.compile(r"\b(?:Tensor|ndarray|npt|ArrayLike|\w*Array)\b")
 # The tensors of a checkpoint, by name, have no shape in common.
 BY_NAME = re.compile(r"\b(?:dict|Mapping)\[str, (?:torch\.)?Tensor\]")
-# What stands between two commas of a shape: a size (`T`, `q_len`, `3`), a sum, product or choice of sizes (`V + 1`,
-# `B|1`, `2 K`), `...`, or `.` for a size that differs from tensor to tensor.
-_SIZE = r"(?:\d+ ?)?[A-Za-z_]\w*'?|\d+"
-_ITEM = rf"(?:\.\.\.|\.|\*\w+|(?:{_SIZE})(?:\s*(?:[-+*/|]|//|or)\s*(?:{_SIZE}))*)"
+# What stands between two commas of a shape: a size (`T`, `q_len`, `3`, `h w`), a sum, product or choice of sizes
+# (`V + 1`, `B|1`, `2 K`), `...`, or `.` for a size that differs from tensor to tensor.
+_SIZE = r"(?:[a-z]'? ?[a-z]'?(?!\w)|(?:\d+ ?)?[A-Za-z_]\w*'?|len\(\w+\)|\d+)"
+_ITEM = rf"(?:\.\.\.|\.|\*\w+|{_SIZE}(?:\s*(?:[-+*/|]|//|or)\s*{_SIZE})*)"
 SHAPE = re.compile(rf"(?<!\w)\(\s*({_ITEM}(?:\s*,\s*{_ITEM})+|{_ITEM}\s*,|\.\.\.)\s*\)")
-# At least one of them is a letter, as the field names sizes, or `...`; so (CSV, JSON) and (see, there) are no shapes.
-_LETTER = re.compile(r"\.\.\.|(?<![A-Za-z_])(?:[A-Z][a-z0-9']{0,3}|[a-z])(?![A-Za-z_])")
+# Words alone, as in (CSV, JSON), may be prose: a shape has a letter, as the field names sizes, n or m, or `...`, or
+# ends in a number of channels or coordinates, or in a comma.
+_LETTER = re.compile(r"\.\.\.|(?<![A-Za-z_])(?:[A-Z][a-z0-9']{0,3}|[nm])(?![A-Za-z_])|[A-Za-z]\w*, [2-9]$|\d\d, \d$|,$")
 _SCALAR = re.compile(r"(?<![\w\])])\(\)")
 POINTER = re.compile(r"\bas\s+:meth:`")
 DOCTEST = re.compile(r"^\s*>>> ", flags=re.M)
@@ -197,7 +198,9 @@ def test_every_public_function_keeps_the_rule(rule: str, found: list[Entry]) -> 
 @pytest.mark.parametrize(
     "text",
     ["q: ``(B, H, T, D)``", "ids (N,)", "(..., D)", "an RGB image (H, W, 3)", "(B|1, H|1, nq, 2 m)", "(B, T, V + 1)",
-     "tensors ``(B, H, T, .)``", "the loss, ``()``", "(T or 1, D)", "``(N, *rest)``", "x (...), any shape"],
+     "tensors ``(B, H, T, .)``", "the loss, ``()``", "(T or 1, D)", "``(N, *rest)``", "x (...), any shape",
+     "(n + 1,)", "``(n, 2)``", "(frames,)", "(height, width, 3)", "(B, h'w', C)", "(B, h w + 1, C)", "(256, 3)",
+     "(len(indices), H, W, 3)"],
 )  # fmt: skip
 def test_a_shape_is_recognised(text: str) -> None:
     assert names_a_shape(text)
@@ -206,7 +209,7 @@ def test_a_shape_is_recognised(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["(arXiv 2312.06635, Eq. 3)", "reads (CSV, JSON, npz)", "(Titans, equation 12)", "f()", "f(B, T)", "g(...)",
-     "a number (see there)", "x (B)", "in (0, 1)", "(Yang et al., arXiv 2312.06635)"],
+     "a number (see there)", "x (B)", "in (0, 1)", "in (0, 2)", "(batch, tokens)", "(Yang et al., arXiv 2312)"],
 )  # fmt: skip
 def test_prose_in_parentheses_is_no_shape(text: str) -> None:
     assert not names_a_shape(text)
