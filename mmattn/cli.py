@@ -132,7 +132,11 @@ def flushed(run: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Imports the module of the command and runs it."""
+    """Imports the module of the command and runs it.
+
+    Raises:
+        MmattnError: If there is no such command.
+    """
     if not words or words[0].startswith("-"):
         parser = build_parser()
         parser.parse_args(list(words))

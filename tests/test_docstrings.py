@@ -28,7 +28,7 @@ SHAPE = re.compile(rf"(?<!\w)\(\s*({_ITEM}(?:\s*,\s*{_ITEM})+|{_ITEM}\s*,|\.\.\.
 # ends in a number of channels or coordinates, or in a comma.
 _LETTER = re.compile(r"\.\.\.|(?<![A-Za-z_])(?:[A-Z][a-z0-9']{0,3}|[nm])(?![A-Za-z_])|[A-Za-z]\w*, [2-9]$|\d\d, \d$|,$")
 _SCALAR = re.compile(r"(?<![\w\])])\(\)")
-POINTER = re.compile(r"\bas\s+:meth:`")
+POINTER = re.compile(r"\b(?:as|see)\s+:meth:`", flags=re.I)
 DOCTEST = re.compile(r"^\s*>>> ", flags=re.M)
 RAISES = re.compile(r"^( *)Raises:\n((?:\1 +.*\n?|\s*\n)*)", flags=re.M)
 
@@ -141,9 +141,9 @@ def exported(file: Path) -> set[str]:
 
 
 def needs_example(entry: Entry) -> bool:
-    """Public mathematics: what modules of kernels export, what CUDA alone can run left out, and metrics."""
+    """Public mathematics: what the packages of the kernels export, and metrics."""
     if entry.floor == "kernels":
-        return entry.name in exported(entry.file) and not entry.file.name.startswith("triton")
+        return entry.name in {name for file in PACKAGE.glob("kernels/**/__init__.py") for name in exported(file)}
     return entry.floor == "metrics" and "." not in entry.name
 
 

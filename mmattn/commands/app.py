@@ -18,7 +18,11 @@ EXAMPLE = "mmattn app crane --checkpoint small=embedded mine=checkpoints/crane"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parses the arguments, loads the models and serves the page until it is stopped."""
+    """Parses the arguments, loads the models and serves the page until it is stopped.
+
+    Raises:
+        InputError: If options need a system and none is named, or there is no such system.
+    """
     args = build_parser().parse_args(list(argv))
     if args.system is None:
         if args.checkpoint or args.recipe:
@@ -58,7 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_system(system: str, checkpoints: Sequence[str], recipes: Sequence[str] | None, device: str) -> Any:
-    """Returns the app of one system with all its models loaded, one for each checkpoint and recipe."""
+    """Returns the app of one system with all its models loaded, one for each checkpoint and recipe.
+
+    Raises:
+        InputError: If the system has no recipe of that name.
+    """
     options_class = class_of(system, "config", "InferOptions")
     known = getattr(part_of(system, "config"), "RECIPES", {})
     for recipe in recipes or ():
@@ -75,7 +83,11 @@ def build_system(system: str, checkpoints: Sequence[str], recipes: Sequence[str]
 
 
 def build_hub(device: str) -> Any:
-    """Returns the page with all systems whose embedded model is installed."""
+    """Returns the page with all systems whose embedded model is installed.
+
+    Raises:
+        WeightsUnavailableError: If no system has an embedded model.
+    """
     from mmattn.core.weights.checkpoint import embedded_path
 
     ready = [system for system in SYSTEMS if (embedded_path(system) / "model.safetensors").is_file()]

@@ -25,7 +25,11 @@ EXAMPLE = "mmattn data make crane datasets/synthetic\n  mmattn data check crane 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parses the arguments and calls the system's ``data_make`` or ``data_check``."""
+    """Parses the arguments and calls the system's ``data_make`` or ``data_check``.
+
+    Raises:
+        InputError: If there is no such action or system.
+    """
     if not argv or argv[0].startswith("-"):
         parser = parser_for("data", " ".join(ACTIONS.values()), EXAMPLE)
         parser.usage = "mmattn data make|check SYSTEM PATH [options]"

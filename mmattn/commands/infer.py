@@ -62,7 +62,11 @@ def check_inputs(
     *,
     optional: Collection[str] = (),
 ) -> None:
-    """Ends with a message unless there is either an input or a live source, or the options do without."""
+    """Ends with a message unless there is either an input or a live source, or the options do without.
+
+    Raises:
+        InputError: If both are given, or the seconds of a live source do not fit.
+    """
     if live is None and not inputs and "INPUT" not in optional:
         parser.error("the following arguments are required: INPUT")
     if live is not None and inputs:
@@ -145,7 +149,11 @@ def add_flag(
     text: str,
     choices: Mapping[str, Sequence[str]],
 ) -> None:
-    """Adds the flag of one field."""
+    """Adds the flag of one field.
+
+    Raises:
+        TypeError: If no flag can hold values of the field's type.
+    """
     flag = f"--{field.name.replace('_', '-')}"
     common: dict[str, Any] = {"dest": f"{cls.__name__}.{field.name}", "default": argparse.SUPPRESS, "help": text}
     kind = without_none(hint)

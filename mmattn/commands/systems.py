@@ -134,13 +134,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_exists(path: Path, name: str) -> None:
-    """Raises :class:`InputError` unless ``path`` exists; ``name`` is what the usage line calls it."""
+    """Checks that ``path`` exists; ``name`` is what the usage line calls it.
+
+    Raises:
+        InputError: If it does not.
+    """
     if not path.exists():
         raise InputError(f"{name} '{path}' does not exist.", f"The current folder is '{Path.cwd()}'.")
 
 
 def check_is_no_file(path: Path, name: str) -> None:
-    """Raises :class:`InputError` where no folder ``path`` can be made, since it or what it lies in is a file."""
+    """Checks that a folder ``path`` can be made; ``name`` is what the usage line calls it.
+
+    Raises:
+        InputError: If it, or what it lies in, is a file.
+    """
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{name} '{place}' is a file, expected a folder to write to.", "Choose another path.")

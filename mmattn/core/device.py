@@ -37,7 +37,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def check_cuda(device: torch.device) -> None:
-    """Raises :class:`InputError` unless ``device`` is a CUDA device of this machine."""
+    """Checks that ``device`` is a CUDA device of this machine.
+
+    Raises:
+        InputError: If it is not.
+    """
     if not torch.cuda.is_available():
         raise InputError(
             f"Device {str(device)!r} was asked for, but torch {torch.__version__} sees no CUDA device.",

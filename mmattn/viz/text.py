@@ -16,7 +16,11 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 def check_picture(image: UInt8Array) -> None:
-    """Raises :class:`ValueError` unless ``image`` is ``uint8`` RGB, ``(H, W, 3)``, and not empty."""
+    """Checks that ``image`` is ``uint8`` RGB, ``(H, W, 3)``, and not empty.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"Expected a uint8 RGB picture (H, W, 3), got {image.dtype} {image.shape}.")
 

@@ -145,7 +145,11 @@ def expand_inputs(
 
 
 def expand_argument(argument: str, accepted: frozenset[str], skip: Path | None) -> Iterator[InputItem]:
-    """Yields the files of one argument."""
+    """Yields the files of one argument.
+
+    Raises:
+        InputError: If it does not exist, matches nothing, or is of no accepted type.
+    """
     path = Path(argument).expanduser()
     if argument.startswith("@") and not path.exists():
         yield from expand_list(Path(argument[1:]).expanduser(), accepted, skip)
@@ -182,6 +186,9 @@ def expand_glob(pattern: str, accepted: frozenset[str], skip: Path | None) -> li
     """Returns the accepted files that a pattern matches, folders it matches included.
 
     Names are relative to the part of the pattern before its first wildcard.
+
+    Raises:
+        InputError: If it matches no file, or none of an accepted type.
     """
     matches = sorted(Path(match) for match in glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH207, PTH111 - patterns may be absolute
     if not matches:
@@ -202,6 +209,10 @@ def expand_list(file: Path, accepted: frozenset[str], skip: Path | None) -> Iter
     """Yields the files of a list: one argument per line, relative to the current folder; ``#`` starts a comment line.
 
     A relative path keeps its folders in the name.
+
+    Raises:
+        InputError: If it cannot be read, names nothing or another list, or a line leads nowhere; the message has its
+            number.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -260,7 +271,11 @@ def as_item(path: Path, root: Path) -> InputItem:
 
 
 def check_type(path: Path, accepted: frozenset[str]) -> None:
-    """Raises :class:`InputError` unless the ending of ``path`` is accepted."""
+    """Checks that the ending of ``path`` is accepted.
+
+    Raises:
+        InputError: If it is not.
+    """
     if path.suffix.lower() not in accepted:
         raise InputError(
             f"Input '{path}' is not of an accepted type.",

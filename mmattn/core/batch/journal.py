@@ -122,7 +122,11 @@ class Journal:
         return plan
 
     def read_run(self) -> dict[str, Any]:
-        """Returns the ``run.json`` of an earlier run that this one may continue; empty when there is none."""
+        """Returns the ``run.json`` of an earlier run that this one may continue; empty when there is none.
+
+        Raises:
+            InputError: If the folder holds results of other options, of no run, or a damaged ``run.json``.
+        """
         start_over = "Choose another --output, or start this one over with --overwrite."
         file = self.folder / RUN
         if not file.exists():
@@ -349,7 +353,11 @@ def as_line(record: Mapping[str, Any]) -> str:
 
 
 def append_line(file: Path, line: str) -> None:
-    """Adds a line in a single write, so that an interruption leaves the whole line or none."""
+    """Adds a line in a single write, so that an interruption leaves the whole line or none.
+
+    Raises:
+        OSError: If not all of it could be written, which is a full disk.
+    """
     data = line.encode()
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -369,7 +377,11 @@ def clear(folder: Path) -> None:
 
 
 def lock(handle: int, folder: Path) -> None:
-    """Takes the folder for this process; the system lets go of it when the process ends, however it ends."""
+    """Takes the folder for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        OutputError: If another process has it.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

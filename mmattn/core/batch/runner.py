@@ -168,7 +168,11 @@ class Run:
                 bar.update(len(batch))
 
     def predict(self, predictor: Predictor[Any, Any], batch: Sequence[Loaded]) -> None:
-        """Predicts a batch at once, or item by item when that fails, and saves the results."""
+        """Predicts a batch at once, or item by item when that fails, and saves the results.
+
+        Raises:
+            RuntimeError: If the predictor does not return one result for each item.
+        """
         if not batch:
             return
         started = time.perf_counter()

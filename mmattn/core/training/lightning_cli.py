@@ -200,6 +200,10 @@ def is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def fail(message: str, hint: str = "") -> NoReturn:
-    """Prints one error to stderr and exits with code 2."""
+    """Prints one error to stderr and exits with code 2.
+
+    Raises:
+        SystemExit: Always, with code 2.
+    """
     sys.stderr.write(f"error: {message}\n" + (f"{hint}\n" if hint else ""))
     raise SystemExit(2)

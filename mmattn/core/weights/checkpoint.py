@@ -201,7 +201,11 @@ def parse_config(file: Path) -> dict[str, Any] | None:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raises :class:`CheckpointError` when writing ``target`` would damage something that is no checkpoint."""
+    """Checks that writing ``target`` damages nothing that is no checkpoint.
+
+    Raises:
+        CheckpointError: If it is a file, or a folder with other things in it.
+    """
     if target.is_dir():
         if any(target.iterdir()) and parse_config(target / CONFIG) is None:
             raise CheckpointError(f"'{target}' has files in it and is not a checkpoint.", "Choose a new folder.")

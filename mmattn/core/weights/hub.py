@@ -65,7 +65,12 @@ def parse_hub(source: str, what: str = "checkpoint") -> HubSource:
 
 
 def download(source: HubSource, what: str = "checkpoint") -> Path:
-    """Returns the local copy of a hub source, fetching it into huggingface_hub's cache when it is not there yet."""
+    """Returns the local copy of a hub source, fetching it into huggingface_hub's cache when it is not there yet.
+
+    Raises:
+        InputError: If the name is no repository's.
+        WeightsUnavailableError: If the hub cannot be reached, or has no such repository, revision or file.
+    """
     try:
         if source.file is not None:
             return Path(hf_hub_download(source.repo, source.file, revision=source.revision))

@@ -30,7 +30,11 @@ NOTE = (
 
 
 def infer(request: InferRequest) -> int:
-    """Speaks lines or files; before that it clones a voice where one is asked for."""
+    """Speaks lines or files; before that it clones a voice where one is asked for.
+
+    Raises:
+        InputError: If an option of cloning is given without ``--clone``.
+    """
     options = request.options
     if options.clone is None:
         for name in ("speaker", "save_voice", "consent"):

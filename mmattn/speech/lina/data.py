@@ -221,6 +221,7 @@ class LinaDataModule(BaseDataModule):
 
         Raises:
             InputError: If there are no training utterances.
+            TypeError: If the dataset is another one than this module makes.
         """
         dataset = self._configured("train", self.train_dataset())
         if not isinstance(dataset, LinaDataset):

@@ -183,7 +183,7 @@ class LinaTask(SpokenTask):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: LinaBatch, batch_index: int) -> Tensor:
-        """Returns the loss of some utterances."""
+        """Returns the loss () of some utterances."""
         guided = self._guided_weight()
         speech = batch.speech
         out = self._run(self._hide_frames(speech), batch.speakers, with_maps=guided > 0.0)

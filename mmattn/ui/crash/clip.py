@@ -65,7 +65,11 @@ def watch(predictor: CrashPredictor, video: str | Path | None) -> Watched:
 
 
 def check_length(path: Path) -> None:
-    """Raises :class:`InputError` for a video that this page does not take."""
+    """Checks that this page takes a video.
+
+    Raises:
+        InputError: If it is too long.
+    """
     with open_video(path) as reader:
         seconds = float(reader.timestamps[-1] - reader.timestamps[0])
     if seconds > MAX_SECONDS:

@@ -120,7 +120,11 @@ def calibrate(args: argparse.Namespace) -> int:
 
 
 def data_make(args: argparse.Namespace) -> int:
-    """Draws generated clips as videos with ``annotations.csv`` (layout ``videos``)."""
+    """Draws generated clips as videos with ``annotations.csv`` (layout ``videos``).
+
+    Raises:
+        InputError: If fewer than one clip is asked for.
+    """
     from mmattn.video.crash.synthetic.videos import write_videos
 
     if args.clips < 1:

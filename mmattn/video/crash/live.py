@@ -106,7 +106,7 @@ class LiveWriter:
         self._rows.writerow(["seconds", "risk", "std", "road_users", "alert", "restarted"])
 
     def write(self, step: FrameRisk, picture: np.ndarray | None) -> None:
-        """Writes a step, and its alert with a picture if it raises one."""
+        """Writes a step, and its alert with the picture (H, W, 3), uint8 RGB, if it raises one."""
         std = "" if step.uncertainty is None else f"{step.uncertainty:.6f}"
         marks = (int(step.alert is not None), int(step.restarted))
         self._rows.writerow([f"{step.time:.3f}", f"{step.risk:.6f}", std, len(step.sight.boxes), *marks])

@@ -129,7 +129,7 @@ class CrashTask(BaseTask):
         return risk_of(self(batch))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Returns the loss of a batch."""
+        """Returns the loss () of a batch."""
         losses = self._losses(self(batch), batch)
         size = len(batch["label"])
         self.log("train/loss", losses.total, prog_bar=True, batch_size=size)

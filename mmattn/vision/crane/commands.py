@@ -108,7 +108,11 @@ def calibrate(args: argparse.Namespace) -> int:
 
 
 def data_make(args: argparse.Namespace) -> int:
-    """Draws the synthetic set into a folder in MVTec's layout."""
+    """Draws the synthetic set into a folder in MVTec's layout.
+
+    Raises:
+        InputError: If fewer than one picture is asked for.
+    """
     from mmattn.vision.crane.synthetic.scenes import make
 
     if args.per_category < 1:

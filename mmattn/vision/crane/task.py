@@ -128,7 +128,7 @@ class CraneTask(BaseTask):
             raise InputError("feature_cache needs a data module of mmattn.", "Set model.init_args.feature_cache: null.")
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Returns the loss of a batch of annotated pictures."""
+        """Returns the loss () of a batch of annotated pictures."""
         condition = self.model.prompt_learner.draw_conditioning()
         losses = self._losses(batch, condition=condition)
         self._log_losses("train", losses, len(batch["label"]))

@@ -55,7 +55,7 @@ class Narrator:
         self._held = 0  # frames that the decoder has and that belong to windows to come
 
     def begin(self, after: Break) -> FloatArray:
-        """Begins a sentence and returns the pause before it.
+        """Begins a sentence and returns the pause (n,) before it, float32 samples of silence.
 
         Args:
             after: What lies between it and the sentence before.
@@ -85,7 +85,7 @@ class Narrator:
         return np.concatenate(pieces)
 
     def end(self, *, is_cut: bool = False) -> FloatArray:
-        """Ends the sentence and returns the rest of its samples.
+        """Ends the sentence and returns the rest of its samples (n,).
 
         Args:
             is_cut: Whether it did not end by itself; then it is faded out.

@@ -272,7 +272,7 @@ class Speaker:
         return Beginning(spoken.state.for_next_text(self.model.initial_state(1)))
 
     def record(self, spoken: Sequence[SpokenSentence]) -> tuple[npt.NDArray[np.float32], tuple[LinaSentence, ...]]:
-        """Returns the samples of the sentences of one text, at least one, and what a result tells about each."""
+        """Returns the samples (n,) of the sentences of one text, at least one, and what a result tells about each."""
         narrator, rate = self.narrator(), self.codec.sample_rate
         pieces, sentences, place = [], [], 0
         for sentence in spoken:

@@ -44,12 +44,12 @@ PAD, START, END = range(SPECIAL_TOKENS)
 
 
 def to_tokens(codes: Tensor) -> Tensor:
-    """Returns the model's ids of codec ids."""
+    """Returns the model's ids of codec ids (...)."""
     return codes + SPECIAL_TOKENS
 
 
 def to_codes(tokens: Tensor) -> Tensor:
-    """Returns the codec ids of the model's; special ones become 0.
+    """Returns the codec ids of the model's ids (...); special ones become 0.
 
     >>> to_codes(torch.tensor([2, 3, 7])).tolist()
     [0, 0, 4]

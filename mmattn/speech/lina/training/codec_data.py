@@ -67,11 +67,11 @@ class CodecDataModule(BaseDataModule):
         return RandomCrops(files, self.sample_rate, self.crop_seconds, seed=self.seed)
 
     def val_dataset(self) -> Dataset[Tensor]:
-        """Returns the recordings to validate on."""
+        """Returns the recordings to validate on, each (n,) samples."""
         return WholeRecordings(self._files("val"), self.sample_rate, self.max_seconds)
 
     def test_dataset(self) -> Dataset[Tensor]:
-        """Returns the recordings to test on."""
+        """Returns the recordings to test on, each (n,) samples."""
         return WholeRecordings(self._files("test"), self.sample_rate, self.max_seconds)
 
     def train_dataloader(self) -> DataLoader[Any]:

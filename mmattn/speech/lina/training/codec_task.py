@@ -178,7 +178,7 @@ class CodecTask(BaseTask):
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Tensor, batch_index: int) -> None:
-        """Logs what validation does, and how far decoding in windows is from decoding at once."""
+        """Logs for sounds (B, n) what validation does, and how far decoding in windows is from decoding at once."""
         self._evaluate(batch, "test")
         codes = self.codec.encode(batch)
         difference = (decode_windowed(self.codec, codes) - self.codec.decode(codes)).abs().max()

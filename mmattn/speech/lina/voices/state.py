@@ -83,6 +83,9 @@ class InitialState(nn.Module):
             with_alignment: Learn the alignment network's state too.
             with_extras: Learn what the mixers keep besides their matrices too, from zero.
             seed: Of the random numbers.
+
+        Raises:
+            InputError: If the rank is below 1.
         """
         if rank is not None and rank < 1:
             raise InputError(f"rank is {rank}, expected at least 1.")

@@ -95,7 +95,15 @@ class FolderReader:
 
 
 def check_finite(features: npt.NDArray[np.floating], path: str | Path) -> None:
-    """Raises :class:`InputError` naming the file and the first frame with a feature that is no finite number."""
+    """Checks the features of a clip.
+
+    Args:
+        features: (T, N, D).
+        path: Of their file.
+
+    Raises:
+        InputError: If a feature is no finite number; the message names the file and the first such frame.
+    """
     is_finite = np.isfinite(features)
     if not is_finite.all():
         frame = int(np.argmin(is_finite.all(axis=(1, 2))))

@@ -51,7 +51,11 @@ def listed_clips(root: str | Path) -> dict[str, ListedClip]:
 
 
 def read_clip_table(scan: Scan, feature: str | None) -> list[ListedClip]:
-    """Lists the clips of a feature folder."""
+    """Lists the clips of a feature folder.
+
+    Raises:
+        InputError: If a row does not fit; the message has its line.
+    """
     folder = FeatureFolder.open(scan.root)
     clips: list[ListedClip] = []
     for number, row in enumerate(scan.rows(TABLE, _COLUMNS[:1] + _COLUMNS[2:5]), start=2):

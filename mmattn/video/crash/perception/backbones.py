@@ -90,6 +90,12 @@ def timm_backbone(name: str, weights: str = "", *, options: CropOptions | None =
         name: Timm's name, such as "resnet50" or "vit_small_patch14_dinov2".
         weights: A tag, such as "a1_in1k", the path of a file, or empty for timm's first choice.
         options: How frame and boxes are fitted.
+
+    Raises:
+        InputError: If timm has no such network, or cannot build it.
+        MissingExtraError: If timm is not installed.
+        WeightsUnavailableError: If weights are neither a file, nor cached, nor reachable.
+        CheckpointError: If a file does not fit.
     """
     try:
         import timm
@@ -125,6 +131,12 @@ def open_clip_backbone(name: str, weights: str = "", *, options: CropOptions | N
         weights: A tag, such as "laion2b_s34b_b79k", the path of a file of the whole model or its vision tower, or
             empty for open_clip's first choice.
         options: How frame and boxes are fitted.
+
+    Raises:
+        InputError: If open_clip has no such model.
+        MissingExtraError: If open_clip is not installed.
+        WeightsUnavailableError: If weights are neither a file, nor cached, nor reachable.
+        CheckpointError: If a file does not fit.
     """
     try:
         import open_clip

@@ -55,7 +55,7 @@ class Residual(nn.Module):
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns features of the same shape."""
+        """Returns features (B, C, H, W) of the same shape."""
         return F.relu(x + self.second(self.first(x)))
 
 

@@ -203,7 +203,7 @@ def over_ground(tracks: Tracks, ego_speed: float, ego_change: float) -> tuple[Ar
 
 
 def geometry(tracks: Tracks, view: View) -> Array:
-    """Returns place and size of the boxes in the picture, and how well the track is known."""
+    """Returns place and size of K boxes in the picture, and how well the track is known, (K, F)."""
     x1, y1, x2, y2 = tracks.box.T
     columns = [
         (x1 + x2) / view.width - 1,
@@ -219,7 +219,7 @@ def geometry(tracks: Tracks, view: View) -> Array:
 
 
 def state(tracks: Tracks, speed: Array, change: Array) -> Array:
-    """Returns the kinematic state."""
+    """Returns the kinematic state (K, F) of K road users; speed and its change are (K, 2) over ground, m/s and m/s2."""
     x, z = tracks.position.T
     columns = [
         np.tanh(x / 10) * 2,
@@ -238,13 +238,20 @@ def state(tracks: Tracks, speed: Array, change: Array) -> Array:
 
 
 def image(tracks: Tracks) -> Array:
-    """Returns movement in the picture, and the inverse of the time to collision along the road."""
+    """Returns movement in the picture, and the inverse of the time to collision along the road, (K, F)."""
     approach = np.clip(-tracks.velocity[:, 1] / np.maximum(tracks.position[:, 1] - 1.7, 0.5), -2, 3)
     return np.concatenate([np.clip(tracks.image, -3, 3), approach[:, None]], 1)
 
 
 def partner_features(tracks: Tracks, partner: npt.NDArray[np.int64], speed: Array, change: Array) -> Array:
-    """Returns what each road user's partner does; zero when it is alone."""
+    """Returns what each road user's partner does, (K, F); zero when it is alone.
+
+    Args:
+        tracks: K road users.
+        partner: (K,) number of the other one.
+        speed: (K, 2) over ground, m/s.
+        change: (K, 2) its change, m/s2.
+    """
     if len(tracks) < 2:
         return np.zeros((len(tracks), len(_PARTNER)))
     offset = tracks.position[partner] - tracks.position

@@ -76,7 +76,7 @@ def check_frames(frames: Sequence[npt.NDArray[np.uint8]], times: Sequence[float]
     """Checks what is pushed to a session.
 
     Args:
-        frames: The frames.
+        frames: Each (H, W, 3) uint8 RGB.
         times: Their times, s.
         last: Time of the frame before them, -inf if there is none.
 

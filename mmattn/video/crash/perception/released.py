@@ -74,7 +74,11 @@ NETWORKS: dict[str, type[Vgg16Fc7 | ResNet101Pool]] = {"vgg16": Vgg16Fc7, "resne
 
 
 def released_backbone(name: str, weights: str = "", *, options: CropOptions | None = None) -> Backbone:
-    """Returns the network that the features were made with: "vgg16", also for an empty name, or "resnet101"."""
+    """Returns the network that the features were made with: "vgg16", also for an empty name, or "resnet101".
+
+    Raises:
+        InputError: If it is neither.
+    """
     name, fit = name or "vgg16", options or CropOptions()
     if name not in NETWORKS:
         raise InputError(

@@ -264,7 +264,7 @@ class Tracker:
 
 
 def share(values: Array, weight: npt.NDArray[np.bool_], otherwise: Array) -> Array:
-    """Returns the mean of the weighted values of each row, or ``otherwise`` where nothing has weight."""
+    """Returns (K,) the mean of the weighted values (K, M) of each row, or ``otherwise`` where nothing has weight."""
     total = weight.sum(1)
     return np.where(total > 0, (values * weight).sum(1) / np.maximum(total, 1), otherwise)
 

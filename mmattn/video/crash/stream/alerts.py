@@ -189,7 +189,7 @@ def find_alerts(risk: npt.ArrayLike, times: npt.ArrayLike, rule: AlertRule) -> l
 def sustained_risk(risk: npt.ArrayLike, persistence: int) -> float:
     """Returns the highest threshold at which a curve raises an alert; 0 when it is shorter than ``persistence``.
 
-    It is the largest value that ``persistence`` consecutive frames all reach.
+    It is the largest value that ``persistence`` consecutive frames of the curve (T,) all reach.
 
     >>> sustained_risk([0.2, 0.9, 0.4, 0.5], 2)
     0.4

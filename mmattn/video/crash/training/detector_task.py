@@ -63,7 +63,7 @@ class CrashDetectorTask(BaseTask):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Returns the loss of a batch of frames."""
+        """Returns the loss () of a batch of frames."""
         output = self.detector(batch["picture"].to(memory_format=torch.channels_last))
         losses = detector_losses(output, batch)
         total: Tensor = torch.stack(list(losses.values())).sum()

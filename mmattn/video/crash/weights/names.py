@@ -78,7 +78,7 @@ def joins(config: CrashConfig) -> list[Join]:
 
 
 def regroup(tensors: list[Tensor], count: int, axis: int) -> list[Tensor]:
-    """Puts tensors together along an axis and cuts the result into ``count`` equal parts."""
+    """Puts tensors (...) together along an axis and cuts the result into ``count`` equal parts."""
     whole = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=axis)
     return [whole] if count == 1 else [part.contiguous() for part in whole.chunk(count, dim=axis)]
 

@@ -134,7 +134,7 @@ class UNetTask(BaseTask):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Returns cross-entropy and dice of a batch of twins."""
+        """Returns cross-entropy and dice () of a batch of twins."""
         logits, target = self(batch["img"].flatten(0, 1)), batch["mask"].flatten(0, 1)
         probability = logits.sigmoid()
         overlap = (probability * target).sum()

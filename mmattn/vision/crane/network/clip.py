@@ -104,7 +104,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77, token_ids: Sequence
 
 
 def compact_ids(ids: Tensor, token_ids: Sequence[int]) -> Tensor:
-    """Maps BPE ids to positions in the sorted table ``token_ids``; order, and so the arg max, is kept.
+    """Maps BPE ids (...) to positions in the sorted table ``token_ids``; order, and so the arg max, is kept.
 
     Raises:
         InputError: If an id is not in the table; the message shows the words.

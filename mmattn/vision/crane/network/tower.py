@@ -177,7 +177,7 @@ class VisionTower:
         return projected
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """Returns (h, w), the patches of these images."""
+        """Returns the rows and columns of patches of images (B, 3, H, W)."""
         height, width = self.visual.patch_size
         return images.shape[2] // height, images.shape[3] // width
 

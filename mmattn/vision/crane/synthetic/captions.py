@@ -50,7 +50,7 @@ def where(mask: npt.NDArray[np.bool_]) -> str:
 
 
 def caption(rng: Rng, category: str, defect: str, mask: npt.NDArray[np.bool_]) -> str:
-    """Describes a picture; ``defect`` is "" for a flawless one, else a key of :data:`DEFECT_WORDS`."""
+    """Describes a picture with its mask (S, S); ``defect`` is "" for none, else a key of :data:`DEFECT_WORDS`."""
     thing = f"an {category}" if category[0] in "aeiou" else f"a {category}"
     if not defect:
         good = _GOOD[int(rng.integers(len(_GOOD)))]

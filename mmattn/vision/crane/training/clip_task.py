@@ -127,7 +127,7 @@ class CraneClipTask(BaseTask):
         self._clip.visual.conv1.norm.running_var.copy_(variance)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        """Returns the loss of a batch of twins."""
+        """Returns the loss () of a batch of twins."""
         rng = np.random.default_rng([self.global_step, 7])
         whole = self.global_step >= self.whole_from * self.trainer.estimated_stepping_batches
         pairs = self.whole_pairs if whole else len(batch["cover"])

@@ -82,7 +82,7 @@ def prepare(camera: Camera, agent: Agent, parts: list[Part]) -> Drawn:
 
 
 def distance_of(camera: Camera, pose: Array) -> Array:
-    """Returns how far ahead of the camera something is in each frame, metres."""
+    """Returns how far ahead of the camera something with poses (T, 3) is in each frame, metres (T,)."""
     offset, yaw = pose[:, :2] - camera.place[:, :2], camera.place[:, 2]
     ahead: Array = offset[:, 0] * np.sin(yaw) + offset[:, 1] * np.cos(yaw)
     return ahead
@@ -132,7 +132,7 @@ def draw_thing(
 
 
 def lamp(agent: Agent | None, item: Solid, frame: int, night: bool) -> Array | None:
-    """Returns the light of a lamp, or None for what does not shine."""
+    """Returns the light of a lamp, RGB (3,), or None for what does not shine."""
     if agent is None or not item.part.glow or agent.parked:
         return None
     if item.part.glow == "brake":
@@ -143,5 +143,5 @@ def lamp(agent: Agent | None, item: Solid, frame: int, night: bool) -> Array | N
 
 
 def mist_glow(weather: Weather, colour: Array, distance: float) -> Array:
-    """Returns a lamp's colour as it arrives; lamps reach farther than what they light."""
+    """Returns a lamp's colour (3,) as it arrives; lamps reach farther than what they light."""
     return colour * float(np.exp(-max(distance, 0.0) / (3 * weather.visibility)))

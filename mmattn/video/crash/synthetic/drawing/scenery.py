@@ -82,7 +82,7 @@ def draw_scenery(rng: Rng, road: Road, ego: Agent) -> Scenery:
 def block(
     rng: Rng, road: Road, s: float, sign: float, edge: float, length: float, *, house: bool
 ) -> tuple[Array, Size, Part]:
-    """Draws a house, a tree or a pole beside the road."""
+    """Draws a house, a tree or a pole beside the road: its pose (3,) x, z, heading, its size and its looks."""
     if house:
         size = Size(length, rng.uniform(6, 10), rng.uniform(4, 13))
         away = _PAVEMENT + rng.uniform(0.8, 5) + size.width / 2
@@ -144,7 +144,7 @@ def quad(
     frame: int,
     colour: Array,
 ) -> None:
-    """Fills a patch of the road from s0 to s1 and d0 to d1."""
+    """Fills a patch of the road from s0 to s1 and d0 to d1 in a picture (H, W, 3) with a colour (3,)."""
     s0, s1, d0, d1 = sides
     corners = road.to_ground(np.array([s0, s1, s1, s0]), np.array([d0, d0, d1, d1]))
     on_ground(picture, camera, corners, frame, colour)
@@ -153,13 +153,14 @@ def quad(
 def ribbon(
     picture: Picture, camera: Camera, road: Road, s: Array, d0: float, d1: float, frame: int, colour: Array
 ) -> None:
-    """Fills the strip between two lines along the road."""
+    """Fills the strip between two lines along the road, at places s (n,), with a colour (3,)."""
     left, right = road.to_ground(s, np.full_like(s, d0)), road.to_ground(s, np.full_like(s, d1))
     for i in range(len(s) - 1):
         on_ground(picture, camera, np.stack([left[i], left[i + 1], right[i + 1], right[i]]), frame, colour)
 
 
 def on_ground(picture: Picture, camera: Camera, corners: Array, frame: int, colour: Array) -> None:
+    """Fills a polygon on the ground, corners (n, 2) x, z in metres, with a colour (3,), where it is ahead."""
     view = camera.to_view(corners[:, :2], frame)
     if (view[:, 1] > 0.4).any():
         points = np.zeros((len(view), 3))

@@ -72,7 +72,7 @@ def draw_weather(rng: Rng) -> Weather:
 
 
 def head_lamps(rng: Rng) -> npt.NDArray[np.float32]:
-    """Returns the light that the own head lamps throw, about 1 at its brightest."""
+    """Returns the light (H, W) that the own head lamps throw, about 1 at its brightest."""
     v, u = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     across = np.exp(-(((u - WIDTH / 2) / (WIDTH * rng.uniform(0.24, 0.34))) ** 2))
     below = (v - HORIZON_ROW) / (HEIGHT - HORIZON_ROW)
@@ -82,14 +82,14 @@ def head_lamps(rng: Rng) -> npt.NDArray[np.float32]:
 
 
 def mist(weather: Weather, colour: Array, distance: float) -> Array:
-    """Returns a colour (RGB) as it arrives from a distance in metres."""
+    """Returns a colour (3,), RGB, as it arrives from a distance in metres."""
     share = float(np.exp(-max(distance, 0.0) / weather.visibility))
     seen: Array = colour * share + weather.air * (1 - share)
     return seen
 
 
 def mist_rows(weather: Weather) -> npt.NDArray[np.float32]:
-    """Returns how much of the ground's colour arrives, by row of the picture, (HEIGHT, 1, 1)."""
+    """Returns how much of the ground's colour arrives, by row of the picture, (H, 1, 1)."""
     below = np.maximum(np.arange(HEIGHT) - HORIZON_ROW, 0.8)
     share = np.exp(-FOCAL * 1.3 / below / weather.visibility)
     return share.astype(np.float32)[:, None, None]
@@ -126,7 +126,7 @@ def expose(picture: Picture, glow: Picture | None, weather: Weather, rng: Rng) -
 
 
 def rain(scene: npt.NDArray[np.float32], weather: Weather, rng: Rng) -> None:
-    """Draws streaks of rain into a scene, in place."""
+    """Draws streaks of rain into a scene (H, W, 3), in place."""
     bright = 0.35 * weather.air + 60
     for _ in range(int(rng.integers(25, 70))):
         u, v = rng.uniform(0, WIDTH), rng.uniform(-10, HEIGHT)

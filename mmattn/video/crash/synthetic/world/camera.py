@@ -173,7 +173,7 @@ def arrange(
     agents: Sequence[Agent],
     ego_speed: Array,
 ) -> Seen:
-    """Sorts the rows of all agents by frame and leaves out what nearer boxes cover."""
+    """Sorts the rows of all agents, arrays (n, ...) each, by frame and leaves out what nearer boxes cover."""
     frame = np.concatenate([r[0] for r in rows])
     agent = np.concatenate([np.full(len(r[0]), r[6]) for r in rows])
     kind = np.concatenate([np.full(len(r[0]), r[5]) for r in rows])
@@ -199,7 +199,7 @@ def arrange(
 
 
 def uncovered(frame: npt.NDArray[np.int64], box: Array, distance: Array) -> Array:
-    """Returns the share of each box that no nearer box of its frame covers, on a grid of a quarter of the pixels."""
+    """Returns (n,) the share of each box (n, 4) that no nearer box of its frame covers, on a grid of 2 x 2 pixels."""
     share = np.ones(len(frame))
     coarse = np.rint(box / _COARSE * 2).astype(int)
     grid = np.full((HEIGHT * 2 // _COARSE, WIDTH * 2 // _COARSE), -1, np.int16)

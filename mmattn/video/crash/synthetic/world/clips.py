@@ -130,6 +130,7 @@ def draw_clip(split: str, number: int) -> DrawnClip:
 
     Raises:
         ValueError: If the split is unknown.
+        RuntimeError: If no draw of its seed came out as wanted.
     """
     seed, kind, wanted = plan(split, number)
     rng = np.random.default_rng([seed, 0])
@@ -189,7 +190,13 @@ def judge(draft: Draft, wanted: Wanted, *, quiet: bool) -> tuple[int | None, int
 
 
 def committed(draft: Draft, state: int, times: npt.NDArray[np.float64]) -> tuple[int, int, float] | None:
-    """Returns the verdict on a collision; None unless it is fast enough and the course to it was set 1.2 s before."""
+    """Returns the verdict on a collision; None unless it is fast enough and the course to it was set 1.2 s before.
+
+    Args:
+        draft: What everybody does.
+        state: Of the contact.
+        times: (n,) times to collision, s.
+    """
     frame = state // 2
     if not _FIRST <= frame <= _LAST:
         return None

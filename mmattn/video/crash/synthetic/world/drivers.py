@@ -46,7 +46,7 @@ def with_crossing(road: Road, rng: Rng, s: float) -> Road:
 def ego_vehicle(
     rng: Rng, road: Road, lane: int, speed: float, pushes: list[Push], across: Array | float = 0.0
 ) -> Agent:
-    """Makes the vehicle that carries the camera, weaving a little in its lane."""
+    """Makes the vehicle that carries the camera, weaving a little in its lane, ``across`` (n,) metres beside it."""
     weave = rng.uniform(0.02, 0.12) * np.sin(2 * np.pi * (TIME / rng.uniform(3, 6) + rng.random()))
     size = Size(4.4, 1.82, 1.5)
     return steer(road, "car", size, (0.0, road.lane(lane)), 0.0, drive(speed, pushes), weave + across)

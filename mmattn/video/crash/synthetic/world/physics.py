@@ -199,7 +199,7 @@ def steer(
         size: Its box.
         start: s and d at the first state.
         direction: 0 with the ego, pi against it, pi/2 to the right, -pi/2 to the left.
-        motion: What :func:`drive` returned.
+        motion: What :func:`drive` returned, (n,) each.
         across: Metres to the right of its own direction, at every state.
         stopped_lamps: Whether its brake lamps stay lit while it stands.
         colour: Seed of its looks.
