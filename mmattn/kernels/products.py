@@ -11,16 +11,14 @@ fewer bytes, where activations between the products stay in float32:
 - "bfloat16": a copy in that order; products are summed up in float32 and rounded to bfloat16.
 - "int8": a copy with one scale for each output, ``w = scale * round(w / scale)``; activations enter in bfloat16.
 
-When such a layout is let go is one rule for all: see :class:`Packable`.
-
-Letters: B rows, I inputs, O outputs.
+One rule says when such a layout is let go, see :class:`Packable`. Letters: B rows, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,21 +26,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 __all__ = [
-    "Linear",
-    "Packable",
-    "Packed",
-    "Precision",
-    "Product",
-    "StepLinear",
-    "linear",
-    "reordered_product",
-    "stacked",
-    "step_product",
-    "uses_onednn",
-]
+    "Linear", "Packable", "Packed", "Precision", "Product", "StepLinear",
+    "linear", "reordered_product", "stacked", "step_product", "uses_onednn",
+]  # fmt: skip
 
 T = TypeVar("T")
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+Product: TypeAlias = Callable[[Tensor], Tensor]
+"""A weight and a bias laid out: ``x W^T + b`` (B, O) in the dtype of x (B, I), without gradients."""
 
 # The operator that torch's own compiler emits for a linear layer on the CPU.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
@@ -63,13 +54,12 @@ def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     >>> uses_onednn(torch.zeros(1, 8), torch.zeros(8, 8))
     False
     """
-    return (
-        _ONEDNN is not None
-        and x.numel() * weight.shape[0] >= _WORTHWHILE
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and _is_eager(x)
-    )
+    return x.numel() * weight.shape[0] >= _WORTHWHILE and _reads(x, weight) and _is_eager(x)
+
+
+def _reads(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is there and x and the weight are something for it."""
+    return _ONEDNN is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
 
 
 def _is_eager(x: Tensor) -> bool:
@@ -202,13 +192,6 @@ class StepLinear(Packable, nn.Linear):
         self.packed = Packed(product, [self.weight], reads=precision == "float32")
 
 
-class Product(Protocol):
-    """A weight and a bias laid out."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Returns ``x W^T + b`` (B, O) in the dtype of x (B, I), without gradients."""
-
-
 @torch.no_grad()
 def reordered_product(weight: Tensor, bias: Tensor | None) -> Product | None:
     """Returns the product with a copy of a weight (O, I) in the order oneDNN reads it; None if that gains nothing.
@@ -240,12 +223,11 @@ def step_product(weight: Tensor, bias: Tensor | None, precision: Precision) -> P
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    if precision == "int8" and weight.device.type != "cpu":
-        raise ValueError(f"int8 weights work on the CPU only, got one on {weight.device}; use bfloat16")
-    kinds: dict[Precision, type[_Whole | _Bfloat16 | _Int8]] = {
-        "float32": _Whole, "bfloat16": _Bfloat16, "int8": _Int8
-    }  # fmt: skip
-    return kinds[precision](weight, bias)
+    if precision == "int8":
+        if weight.device.type != "cpu":
+            raise ValueError(f"int8 weights work on the CPU only, got one on {weight.device}; use bfloat16")
+        return _Int8(weight, bias)
+    return _Bfloat16(weight, bias) if precision == "bfloat16" else _Whole(weight, bias)
 
 
 class _Whole:
@@ -256,14 +238,9 @@ class _Whole:
 
     def __call__(self, x: Tensor) -> Tensor:
         weight = self._weight
-        if (
-            _ONEDNN is None
-            or weight.numel() < _WORTHWHILE_ROW
-            or x.device.type != "cpu"
-            or not x.dtype == weight.dtype == torch.float32
-        ):
-            return F.linear(x, weight, self._bias)
-        return _product(x.contiguous(), weight, self._bias)
+        if _reads(x, weight) and weight.numel() >= _WORTHWHILE_ROW:
+            return _product(x.contiguous(), weight, self._bias)
+        return F.linear(x, weight, self._bias)
 
 
 class _Bfloat16:
@@ -272,7 +249,7 @@ class _Bfloat16:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight, self._bias, self._reordered = weight.detach().bfloat16(), bias, False
         if _ONEDNN is not None and weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            self._weight, self._reordered = torch.ops.mkldnn._reorder_linear_weight(self._weight, 1), True
+            self._weight, self._reordered = _REORDER(self._weight, 1), True  # type: ignore[misc]
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.bfloat16()
@@ -310,14 +287,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Returns ``x weight^T + bias``."""
         ctx.save_for_backward(x, weight)
         return _product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Returns the gradients of x, weight and bias that are asked for."""
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         grad = grad.contiguous()
