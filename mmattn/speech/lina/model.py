@@ -22,9 +22,9 @@ from mmattn.errors import InputError
 from mmattn.kernels.products import Packable, Packed, Precision, StepLinear, step_product
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.network.batch import PAD, START, SpeechBatch
+from mmattn.speech.lina.network.blocks import QkvTimeMixer
 from mmattn.speech.lina.network.cross_attention import TextMemory, cross_mask
 from mmattn.speech.lina.network.decoder import AttentiveDecoder, DecoderState
-from mmattn.speech.lina.network.mixers import QkvTimeMixer
 from mmattn.speech.lina.network.text_encoder import TextEncoder
 
 __all__ = ["LinaModel", "LinaOutput"]

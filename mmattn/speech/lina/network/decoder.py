@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmattn.speech.lina.config import LinaConfig
-from mmattn.speech.lina.network.blocks import MixerState, RecurrentBlock
+from mmattn.speech.lina.network.blocks import MixerState, RecurrentBlock, build_mixer
 from mmattn.speech.lina.network.cross_attention import BlindCrossAttention, CrossAttention, TextMemory
-from mmattn.speech.lina.network.mixers import build_mixer
 from mmattn.speech.lina.network.multihead_cross import PlainCrossAttention, TwoStageCrossAttention
 
 __all__ = ["AttentiveDecoder", "DecoderState"]
