@@ -119,7 +119,7 @@ class Packed(Generic[T]):
         return not torch.is_grad_enabled() and self._made_of == self._marks()
 
     def serves(self, x: Tensor) -> bool:
-        """Tells whether the value can be used for x: it holds, oneDNN is on, no autocast, no compiler."""
+        """Tells whether the value can be used for x ``(..., I)``: it holds, oneDNN is on, no autocast, no compiler."""
         return _is_eager(x) and self.holds()
 
     def _marks(self) -> list[tuple[int, int]]:

@@ -178,7 +178,7 @@ def detect(
     files: Sequence[str] | None,
     normals: Sequence[str] | None = None,
 ) -> list[Scored]:
-    """Scores one picture or several files; highest score first.
+    """Scores one picture, uint8 RGB (H, W, 3), or several files; highest score first.
 
     Raises:
         gr.Error: With a notice for the visitor when there is nothing to score or a file cannot be used.
@@ -206,7 +206,7 @@ def detect(
 def draw(
     scored: Sequence[Scored], index: int, threshold: float, outline: float, display_range: str
 ) -> tuple[str, tuple[np.ndarray, np.ndarray] | None, Any]:
-    """Redraws verdict, before/after pair and gallery from what was computed; the model does not run."""
+    """Redraws verdict, before/after pair (H, W, 3) and gallery from what was computed; the model does not run."""
     if not scored:
         return verdict_html(None), None, gr.update(visible=False)
     changed = [_restyle(item, threshold, outline, display_range) for item in scored]

@@ -183,7 +183,15 @@ class MacLayer(nn.Module):
         first_values: Tensor | None,
         previous: Memory | None,
     ) -> tuple[Tensor, Tensor, WindowCache, NeuralMemoryState | None]:
-        """Returns the stream after the layer, the attention's own values, its cache and the memory's state."""
+        """Returns the stream after the layer, the attention's own values, its cache and the memory's state.
+
+        Args:
+            x: ``(B, T, dim)``.
+            cache: of the attention; None at the start of a text.
+            memory_state: the same of the memory.
+            first_values: ``(B, H, T, D)`` of the first layer, which later ones may mix in; None for the first.
+            previous: the memory of the layer before, if it passes one on.
+        """
         gate = None
         if self.memory is not None:
             accepted = previous if self.memory.options.accept_weight_residual else None

@@ -43,7 +43,7 @@ def memory_updates(
 
 
 def soft_clamp_norm(gradient: Tensor, limit: float, *, lead: int) -> Tensor:
-    """Returns gradients whose norm ``n`` over all but ``lead`` axes has become ``limit/2 (tanh(2n/limit) + 1)``.
+    """Returns gradients ``(...)`` whose norm ``n`` over all but ``lead`` axes is now ``limit/2 (tanh(2n/limit) + 1)``.
 
     Small gradients are therefore *raised* to half the limit; one that is exactly 0 has no direction and stays 0.
 

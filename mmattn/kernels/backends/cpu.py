@@ -63,7 +63,7 @@ def block_sparse_attention(
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns dense or bottom-right causal attention and its log-sum-exp; shapes as in ``block_sparse_attention``."""
+    """Returns dense or bottom-right causal attention of q, k, v ``(B, H, T, D)`` and its log-sum-exp ``(B, H, T)``."""
     return _run(q, k, v, dense_plan(q.shape[2], k.shape[2], causal), scale)
 
 

@@ -117,7 +117,7 @@ class GatherPlan:
     def backward(
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the gradients of q, k, v, summed in float32 or better."""
+        """Returns the gradients ``(B, H, T, D)`` of q, k, v, summed in float32 or better."""
         size, dtype = self.blocks.k_block, accumulate_dtype(q.dtype)
         tables = [_table(x, self.blocks.q_block) for x in (grad_out, q, out, lse[..., None])]
         keys, values = _table(k, size), _table(v, size)

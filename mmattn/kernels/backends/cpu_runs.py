@@ -94,7 +94,7 @@ class RunPlan:
     def backward(
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the gradients of q, k, v, summed in float32 or better."""
+        """Returns the gradients ``(B, H, T, D)`` of q, k, v, summed in float32 or better."""
         if self._is_one_rectangle(q, k):
             return flash_backward(grad_out, q, k, v, out, lse, scale=scale, causal=self.calls[0].causal)
         sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v)]

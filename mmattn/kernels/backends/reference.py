@@ -34,7 +34,7 @@ def block_sparse_attention(
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns dense or bottom-right causal attention and its log-sum-exp; shapes as in ``block_sparse_attention``."""
+    """Returns dense or bottom-right causal attention of q, k, v ``(B, H, T, D)`` and its log-sum-exp ``(B, H, T)``."""
     q_len, k_len = q.shape[2], k.shape[2]
     every = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device)
     # The diagonal is moved to the bottom right corner: the last query sees every key.

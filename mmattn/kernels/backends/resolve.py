@@ -22,7 +22,7 @@ class Resolution(NamedTuple):
 
 
 def resolve(q: Tensor, backend: Backend = "auto") -> Resolution:
-    """Returns the backend that will run for this query tensor, and why.
+    """Returns the backend that will run for these queries ``(B, H, T, D)``, and why.
 
     Raises:
         ValueError: the backend is not known, or can not run on the tensor's device.
@@ -48,7 +48,7 @@ def resolve(q: Tensor, backend: Backend = "auto") -> Resolution:
 
 
 def resolve_chunks(tensors: Sequence[Tensor], backend: ChunkBackend = "auto") -> Resolution:
-    """Returns what computes the chunk form of gated linear attention for q, k, v and g, and why.
+    """Returns what computes the chunk form of gated linear attention for q, k, v and g ``(B, H, T, D)``, and why.
 
     Raises:
         ValueError: the backend is not known, or can not run on these tensors.

@@ -27,7 +27,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def obstacle(tensors: Sequence[Tensor]) -> str | None:
-    """Returns why the kernels cannot run on q, k, v and g, as the first half of a sentence; None if they can."""
+    """Returns why the kernels cannot run on q, k, v, g ``(B, H, T, D)``, as half a sentence; None if they can."""
     q = tensors[0]
     interpreted = not isinstance(kernels.states_kernel, triton.runtime.JITFunction)
     if not interpreted and q.device.type != "cuda":

@@ -36,7 +36,7 @@ class Rule(Protocol):
     def backward(
         self, tokens: list[Tensor], heads: list[Tensor], state: Tensor, grad_out: Tensor, grad_state: Tensor
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Returns the gradients of tokens, of heads and of the state before the group."""
+        """Returns the gradients of tokens, of heads and of the state ``(h, K, V)`` before the group."""
 
 
 class RuleByAutograd(ABC):
@@ -44,12 +44,12 @@ class RuleByAutograd(ABC):
 
     @abstractmethod
     def forward(self, tokens: list[Tensor], heads: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Rule.forward``; made of differentiable operations."""
+        """See :meth:`Rule.forward`; made of differentiable operations."""
 
     def backward(
         self, tokens: list[Tensor], heads: list[Tensor], state: Tensor, grad_out: Tensor, grad_state: Tensor
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """See ``Rule.backward``."""
+        """See :meth:`Rule.backward`."""
         leaves = [x.detach().requires_grad_() for x in (*tokens, *heads, state)]
         tokens, heads, state = leaves[: len(tokens)], leaves[len(tokens) : -1], leaves[-1]
         with torch.enable_grad():

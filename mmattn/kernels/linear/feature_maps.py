@@ -58,7 +58,9 @@ def square(x: Tensor) -> Tensor:
 
 
 def taylor(x: Tensor) -> Tensor:
-    """Returns ``[1, x / K^(1/4), vec(x^T x) / sqrt(2 K)]``, D = 1 + K + K^2 (Based, arXiv 2402.18668, section 4).
+    """Returns ``[1, x / K^(1/4), vec(x^T x) / sqrt(2 K)]`` of ``(..., K)``, D = 1 + K + K^2 wide.
+
+    Source: Based, arXiv 2402.18668, section 4.
 
     ``phi(q) . phi(k) = 1 + s + s^2 / 2`` with ``s = q . k / sqrt(K)``: ``exp(s)`` to second order, never negative.
 
@@ -74,7 +76,7 @@ def taylor(x: Tensor) -> Tensor:
 
 
 def taylor_compact(x: Tensor) -> Tensor:
-    """Returns ``taylor`` without its repeated products, D = 1 + K + K (K + 1) / 2; dot products are the same.
+    """Returns ``taylor`` of ``(..., K)`` without its repeated products, 1 + K + K (K + 1) / 2 wide; dot products agree.
 
     Example:
         >>> x = torch.randn(2, 4)

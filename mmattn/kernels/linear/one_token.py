@@ -11,7 +11,7 @@ __all__ = ["cast", "gated_step", "read", "update"]
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
-    """Returns the tensors in a dtype; asking first is quicker than a conversion that has nothing to do."""
+    """Returns tensors ``(...)`` in a dtype; asking first is quicker than a conversion that has nothing to do."""
     return [x if x.dtype == dtype else x.to(dtype) for x in tensors]
 
 

@@ -89,7 +89,7 @@ def over_sequences(
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """Returns the dtype of states and arithmetic: the widest of the inputs, float32 at least."""
+    """Returns the dtype of states and arithmetic: the widest of the inputs ``(...)``, float32 at least."""
     dtype = torch.float32
     for x in tensors:
         dtype = torch.promote_types(dtype, x.dtype)
@@ -115,7 +115,7 @@ def check_mask(mask: Tensor, batch: int, tokens: int, *, name: str = "mask", sha
     """Requires a mask of tokens.
 
     Raises:
-        ValueError: it is not bool ``(batch, tokens)``.
+        ValueError: it is not bool ``(B, T)``.
     """
     if mask.shape != (batch, tokens) or mask.dtype != torch.bool:
         raise ValueError(f"{name} must be bool {shape} = {(batch, tokens)}, got {mask.dtype} {tuple(mask.shape)}")

@@ -98,7 +98,7 @@ def look(
 
 
 def draw(frame: np.ndarray, live: Live, rule: AlertRule) -> np.ndarray:
-    """Returns the frame with the boxes that are attended to, the gauge and the curve of the last seconds."""
+    """Returns the frame (H, W, 3) with the boxes that are attended to, the gauge and the curve of the last seconds."""
     last = live.steps[-1]
     recent = [step for step in live.steps if last.time - step.time <= _CURVE_SECONDS]
     return draw_step(

@@ -186,5 +186,5 @@ def fill_polygon(picture: Picture, camera: Camera, points: Array, frame: int, co
 
 
 def faces(item: Solid, frame: int) -> list[tuple[Array, float]]:
-    """Returns the visible faces of a solid in a frame, corners (4, 3) each, and their shades."""
+    """Returns the visible faces of a solid in a frame, corners (N, 3) each, and their shades."""
     return [(item.points[frame, list(_FACES[face])], _SHADES[face]) for face in np.flatnonzero(item.facing[frame])]
