@@ -155,7 +155,7 @@ class SpeechSummary:
 
     def to_json(self) -> dict[str, int | float | None]:
         """Returns the fields, rounded to four places."""
-        return {name: value if value is None else round(value, 4) for name, value in asdict(self).items()}
+        return {name: _rounded(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ class SpeechScores:
                     "text": " ".join(score.text),
                     "heard": " ".join(score.heard),
                     "cer": _rounded(score.characters.rate),
-                    "similarity": None if score.similarity is None else _rounded(score.similarity),
-                    "overall": None if score.quality is None else _rounded(score.quality.overall),
+                    "similarity": _rounded(score.similarity),
+                    "overall": _rounded(score.quality.overall if score.quality else None),
                     "seconds": _rounded(score.seconds),
                 }
                 for score in self.utterances
@@ -249,6 +249,6 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _rounded(value: float) -> float | None:
-    """Returns four places; JSON has no NaN."""
-    return None if np.isnan(value) else round(value, 4)
+def _rounded(value: float | None) -> float | None:
+    """Returns four places, None for NaN, which JSON does not have."""
+    return None if value is None or np.isnan(value) else round(value, 4)
