@@ -173,7 +173,7 @@ def test_an_embedded_model_is_saved_with_its_detector_and_runs_on_pictures(tmp_p
     assert len(result.risk) == 2
     # and a model trained on from there keeps it
     again = CrashTask(initial_checkpoint=str(tmp_path / "model"))
-    assert set(again.stored().perception) == set(tiny_detector().state_dict())
+    assert set(again.stored().part) == set(tiny_detector().state_dict())
     with pytest.raises(CheckpointError):
         CrashTask(config=config, detector=str(tmp_path / "none")).stored()
 

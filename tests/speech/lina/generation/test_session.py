@@ -63,7 +63,7 @@ def test_sentences_generated_together_stream_the_same(folder: Path) -> None:
 def test_a_codec_without_a_finite_receptive_field_streams_its_windowed_decode(tmp_path: Path) -> None:
     codec = wavtokenizer()
     lina = stored(num_codebooks=1, codebook_size=32, codec="wavtokenizer", codec_options=WAVTOKENIZER.to_dict())
-    lina = replace(lina, codec=dict(codec.state_dict()))
+    lina = replace(lina, part=dict(codec.state_dict()))
     # 100 frames a second; long enough for several windows.
     predictor = load(save(tmp_path / "wav", lina), max_seconds=2.5, duration_ratio=50.0, even_loudness=False)
     with torch.no_grad():

@@ -174,7 +174,7 @@ def refuse(state: object, tmp_path: Path, message: str) -> CheckpointError:
 def test_other_systems_are_named_by_what_they_hold(tmp_path: Path) -> None:
     message = r"no CRASH checkpoint: expected phi_x.0.weight and RSD.weights1, found conv.weight"
     refuse({"model": {"conv.weight": torch.ones(1)}}, tmp_path, message)
-    refuse([1, 2], tmp_path, "found list")
+    refuse([1, 2], tmp_path, "found no table of tensors")
     ustring = {"phi_x.0.weight": torch.ones(2, 2), "graph_layers.0.weight": torch.ones(1)}
     assert "UString" in refuse({"model": ustring}, tmp_path, "no CRASH checkpoint").hint
 
