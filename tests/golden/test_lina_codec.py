@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer
-from mmattn.speech.lina.weights.wavtokenizer import from_published
+from mmattn.speech.lina.weights.wavtokenizer import wavtokenizer_from_published
 from tests.golden.fixtures import Tolerance, check, golden_dir, golden_files, load_tensors, metadata
 
 FOLDER = "lina"
@@ -39,7 +39,7 @@ def tensors_of(file: str) -> dict[str, Tensor]:
 def codec_of(file: str) -> WavTokenizer:
     weights = {k.removeprefix("weights/"): v for k, v in tensors_of(file).items() if k.startswith("weights/")}
     options = json.loads(metadata(golden_dir(FOLDER) / file)["config"])
-    codec = from_published(weights, bandwidth_id=options.get("bandwidth_id", BANDWIDTH), what=file)
+    codec = wavtokenizer_from_published(weights, bandwidth_id=options.get("bandwidth_id", BANDWIDTH), what=file)
     check_sizes(codec, options)
     return codec
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmattn.core.config_fields import chosen
 from mmattn.core.device import resolve_device
 from mmattn.errors import CheckpointError, InputError
 from mmattn.kernels.sampling import SamplingOptions
@@ -109,7 +110,7 @@ class LinaPredictor:
             InputError: If an option is unknown or out of range, or the text front end misses a file or program.
         """
         # Before anything heavy is read.
-        options = _overridden(options or LinaInferOptions(), overrides)
+        options = chosen(options or LinaInferOptions(), overrides)
         where = resolve_device(device)
         stored = StoredLina.load(source)
         codec = stored.build_codec(options.codec)
@@ -163,7 +164,7 @@ class LinaPredictor:
         Raises:
             InputError: If one is unknown or out of range.
         """
-        options = _overridden(self.options, changes)
+        options = chosen(self.options, changes)
         for name in ("codec", "precision"):
             if getattr(options, name) != getattr(self.options, name):
                 raise InputError(f"{name} belongs to a loaded model and cannot be changed.", "Load another predictor.")
@@ -320,12 +321,3 @@ class LinaPredictor:
                 "Clone the voice with this model.",
             )
         return voice
-
-
-def _overridden(options: LinaInferOptions, overrides: Mapping[str, Any]) -> LinaInferOptions:
-    """Returns options with some fields changed; None leaves a field as it is."""
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    unknown = sorted(set(chosen) - {field.name for field in fields(LinaInferOptions)})
-    if unknown:
-        raise InputError(f"There is no option {', '.join(unknown)}.", "See: mmattn infer lina --help")
-    return replace(options, **chosen)

@@ -19,7 +19,7 @@ from mmattn.core.weights.torch_file import read_entries
 from mmattn.errors import CheckpointError
 from mmattn.speech.lina.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 
-__all__ = ["from_published", "read_wavtokenizer"]
+__all__ = ["read_wavtokenizer", "wavtokenizer_from_published"]
 
 _ENCODER = "feature_extractor.encodec.encoder."
 _QUANTIZER = "feature_extractor.encodec.quantizer."
@@ -47,10 +47,10 @@ def read_wavtokenizer(path: str | Path, *, bandwidth_id: int = 0, sample_rate: i
         CheckpointError: If the file is damaged, holds pickled objects, or is no WavTokenizer.
     """
     tensors = {name: tensor for name, tensor in read_entries(path).items() if isinstance(tensor, Tensor)}
-    return from_published(tensors, bandwidth_id=bandwidth_id, sample_rate=sample_rate, what=f"'{path}'")
+    return wavtokenizer_from_published(tensors, bandwidth_id=bandwidth_id, sample_rate=sample_rate, what=f"'{path}'")
 
 
-def from_published(
+def wavtokenizer_from_published(
     tensors: Mapping[str, Tensor], *, bandwidth_id: int = 0, sample_rate: int = 24_000, what: str = "The checkpoint"
 ) -> WavTokenizer:
     """Returns the codec made of tensors under the authors' names.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmattn.errors import CheckpointError
-from mmattn.speech.lina.weights.wavtokenizer import from_published, read_wavtokenizer
+from mmattn.speech.lina.weights.wavtokenizer import read_wavtokenizer, wavtokenizer_from_published
 from tests.speech.lina.codec.tiny import WAVTOKENIZER, wavtokenizer
 
 Q = "feature_extractor.encodec.quantizer.vq.layers.0._codebook."
@@ -49,7 +49,7 @@ def extra() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("chosen", [0, 2])
 def test_sizes_and_weights_are_those_of_the_codec(chosen: int) -> None:
-    codec = from_published(published(chosen=chosen) | extra(), bandwidth_id=chosen, sample_rate=800)
+    codec = wavtokenizer_from_published(published(chosen=chosen) | extra(), bandwidth_id=chosen, sample_rate=800)
     assert codec.config == WAVTOKENIZER
     expected = wavtokenizer().state_dict()
     for name, tensor in codec.state_dict().items():
@@ -70,7 +70,7 @@ def test_files_are_read(tmp_path: Path, nested: bool) -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(CheckpointError, match="'x' is no WavTokenizer"):
-        from_published({"a.weight": torch.zeros(2)}, what="'x'")
+        wavtokenizer_from_published({"a.weight": torch.zeros(2)}, what="'x'")
     whole = published()
     for gone, message in (
         ("head.out.weight", "is no whole WavTokenizer"),
@@ -79,12 +79,12 @@ def test_what_does_not_fit_is_named() -> None:
         ("feature_extractor.encodec.encoder.model.0.conv.conv.weight_g", "without its weight_g"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            from_published({name: tensor for name, tensor in whole.items() if name != gone})
+            wavtokenizer_from_published({name: tensor for name, tensor in whole.items() if name != gone})
     with pytest.raises(CheckpointError, match=r"1 unexpected \(decoder\.more\)"):
-        from_published(whole | {"backbone.more": torch.zeros(1)})
+        wavtokenizer_from_published(whole | {"backbone.more": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"1 unexpected \(feature_extractor.*layers\.1"):
-        from_published(whole | {Q.replace("layers.0", "layers.1") + "embed": torch.zeros(2, 3)})
+        wavtokenizer_from_published(whole | {Q.replace("layers.0", "layers.1") + "embed": torch.zeros(2, 3)})
     with pytest.raises(CheckpointError, match=r"codebook of shape \(32, 5\), expected \(32, 12\)"):
-        from_published(whole | {f"{Q}embed": torch.zeros(32, 5)})
+        wavtokenizer_from_published(whole | {f"{Q}embed": torch.zeros(32, 5)})
     with pytest.raises(CheckpointError, match="has 4 bandwidths, bandwidth_id is 4"):
-        from_published(whole, bandwidth_id=4)
+        wavtokenizer_from_published(whole, bandwidth_id=4)
