@@ -14,9 +14,16 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from mmattn.errors import InputError
-from mmattn.speech.lina.text.numbers import MONTHS, is_roman, read_roman_numerals, speak_numbers
+from mmattn.speech.lina.text.abbreviations import expand
+from mmattn.speech.lina.text.acronyms import spell_out
+from mmattn.speech.lina.text.dates import MONTHS
+from mmattn.speech.lina.text.markup import without_markup
+from mmattn.speech.lina.text.numbers import speak_numbers
+from mmattn.speech.lina.text.roman import read_roman_numerals
+from mmattn.speech.lina.text.sentences import OPENERS
 
 __all__ = ["check_text", "normalise", "spoken_form", "warn_of_dropped"]
 
@@ -32,23 +39,9 @@ _TYPOGRAPHY = str.maketrans({
     "ð": "th", "þ": "th", "Þ": "Th", "ı": "i", "¿": " ", "¡": " ", "•": ", ", "·": " ",
 })  # fmt: skip
 
-# Written with a full stop that ends no sentence.
-_ABBREVIATIONS = {
-    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Drs": "Doctors", "Prof": "Professor",
-    "Jr": "Junior", "Sr": "Senior", "Gen": "General", "Sen": "Senator", "Rep": "Representative", "Gov": "Governor",
-    "Rev": "Reverend", "Capt": "Captain", "Lt": "Lieutenant", "Sgt": "Sergeant", "Col": "Colonel", "Mt": "Mount",
-    "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Inc": "Incorporated", "Corp": "Corporation",
-    "Ltd": "Limited", "Co": "Company", "Dept": "Department", "Univ": "University", "approx": "approximately",
-    "etc": "et cetera", "vs": "versus", "est": "established", "vol": "volume", "fig": "figure",
-    "Jan": "January", "Feb": "February", "Apr": "April", "Aug": "August", "Sept": "September", "Sep": "September",
-    "Oct": "October", "Nov": "November", "Dec": "December",
-}  # fmt: skip
 # Short also without their full stop, in front of a day.
 _FULL_MONTHS = {month[:3]: month for month in MONTHS} | {"Sept": "September"}
 _MONTHS = "|".join(sorted(_FULL_MONTHS, key=len, reverse=True))
-_SHORT = "|".join(sorted(_ABBREVIATIONS, key=len, reverse=True))
-# The full stop of an abbreviation that closes the text, or a line, ends the sentence, too.
-_AT_END = r"(?=\s*(?:\n|$))"
 
 _SYMBOLS = {
     "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "%": " percent ", "/": " slash ", "~": " about ",
@@ -57,20 +50,12 @@ _SYMBOLS = {
     "}": ", ", '"': " ",
 }  # fmt: skip
 
-# Capitals of two or three letters are spelled out, but for these, which are written so for emphasis.
-_EMPHASISED = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        ADD ALL AND ANY ARE ASK BAD BIG BUT BUY BY CAN DAY DID DO END FOR GET GO GOT HAD HAS HE HER HEY HIM HIS HOT
-        HOW IF IN IS ITS LET MAN ME MY NEW NO NOT NOW OF OFF OH OK OLD ON ONE OR OUR OUT PUT RED RUN SAY SEE SET SHE
-        SIT SO THE TO TOO TRY TWO UP USE WAS WAY WE WET WHY WIN YES YET YOU
-        """,
-    )
-)
-_VOWELS = frozenset("AEIOUY")
+_Rules: TypeAlias = tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...]
+
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_POWER = re.compile(r"(?:(?<=[\d)])|(?<=\b[A-Za-z])|(?<=\b[A-Za-z]{2}))⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_POWER = re.compile(
+    r"(?:(?<=[\d)])|(?<=\b[A-Za-z])|(?<=\b[A-Za-z]{2})|(?<=\d[A-Za-z])|(?<=\d[A-Za-z]{2}))⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+"
+)
 _UNSPEAKABLE = re.compile(r"[^A-Za-z\s',.?!;:-]")
 _SHOWN = 20
 
@@ -123,17 +108,14 @@ def spoken_form(text: str) -> tuple[str, list[str]]:
     >>> spoken_form("Hi \u732b")
     ('Hi', ['\u732b'])
     """
-    text = _simple_letters(text)
-    for pattern, spoken in _BEFORE_NUMBERS:
-        text = pattern.sub(spoken, text)
-    text = speak_numbers(read_roman_numerals(text))
+    text = _replace(_LAYOUT, _simple_letters(without_markup(text)))
+    text = _replace(_NAMES, expand(text))
+    text = _replace(_SLASHES, speak_numbers(read_roman_numerals(text)))
     text = re.sub("|".join(map(re.escape, _SYMBOLS)), lambda match: _SYMBOLS[match[0]], text)
     # Joiners, variation selectors and controls belong to a character that is named itself, and break no word.
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     dropped = list(dict.fromkeys(_UNSPEAKABLE.findall(text)))
-    text = _capitals(_UNSPEAKABLE.sub(" ", text))
-    for pattern, spoken in _TIDY:
-        text = pattern.sub(spoken, text)
+    text = _replace(_TIDY, spell_out(_UNSPEAKABLE.sub(" ", text)))
     return text if re.search("[A-Za-z]", text) else "", dropped
 
 
@@ -164,23 +146,14 @@ def _initials(match: re.Match[str]) -> str:
     return match[0].replace(".", "").upper() + "." * ends
 
 
-def _capitals(text: str) -> str:
-    """Returns the text with words in capitals made small where they are words, and spelled out where they are not."""
-    words = re.findall(r"[A-Za-z']+", text)
-    if len(words) > 2 and not any(c.islower() for c in text) and any(len(word) > 4 for word in words):
-        text = text.lower()
-    text = re.sub(r"\b([A-Z]{2,})('?s)?\b", _acronym, text)
-    # The article, which is no letter to be spelled: "A dog", not "vitamin A" or "A B C".
-    return re.sub(r"(?<![A-Za-z'] )\bA(?= [a-z])", "a", text)
+def _middle_initial(match: re.Match[str]) -> str:
+    return match[0] if match[2].lower() in OPENERS else f"{match[1]} "
 
 
-def _acronym(match: re.Match[str]) -> str:
-    letters, plural = match[1], match[2] or ""
-    if len(letters) > 3:
-        is_word = bool(_VOWELS & set(letters)) and re.search("[^AEIOUY]{4}", letters) is None and not is_roman(letters)
-    else:
-        is_word = letters in _EMPHASISED
-    return letters.lower() + plural if is_word else " ".join(letters) + ("'s" if plural else "")
+def _compared(match: re.Match[str]) -> str:
+    """Returns a comparison: "p < 5" says what p is, "pressure > 5" where it lies."""
+    before, is_less = match["before"], match["sign"] == "<"
+    return f"{before} is {'less' if is_less else 'greater'} than " if before else "below " if is_less else "above "
 
 
 def _strongest(match: re.Match[str]) -> str:
@@ -188,9 +161,14 @@ def _strongest(match: re.Match[str]) -> str:
     return next((mark for mark in "?!." if mark in match[0]), match[0][0])
 
 
-_Spoken = Callable[[re.Match[str]], str] | str
+def _replace(rules: _Rules, text: str) -> str:
+    for pattern, spoken in rules:
+        text = pattern.sub(spoken, text)
+    return text
+
+
 # Addresses have bounded parts, so that a page of dots takes no quadratic time.
-_BEFORE_NUMBERS: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
+_LAYOUT: _Rules = (
     (re.compile(r"(?:https?|ftp)://\S+|\bwww\.\S+|\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), _address),
     (
         re.compile(r"\b[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.(?:com|org|net|edu|gov|io|co\.uk|de|fr)(?:/\S*)?(?![\w])"),
@@ -201,29 +179,40 @@ _BEFORE_NUMBERS: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
     # Between numbers a dash means up to, and less in a sum; elsewhere it is a pause.
     (re.compile(r"(?<=\d) ?[—-] ?(?=\d[\d.,]* ?=)"), " minus "),
     (re.compile(r"(?<=\d)(?: ?— ?| - )(?=\d)"), " to "),
-    (re.compile(r"(?:^|(?<=[\s(]))—(?=\d)"), "minus "),
+    (re.compile(r"(?:^|(?<=[\s(]))—(?=[$£€]?\.?\d)"), "minus "),
+    # Comparisons and arrows, before a part of them is taken for something else.
+    (re.compile(r" ?<(?:=|-|--+)> ?|(?:^|(?<=\n)) ?(?:-+>|=+>) ?| ?<--+ ?"), ", "),
+    (re.compile(r" ?(?:-+>|=+>|→|⇒|⟶) ?"), " to "),
+    (re.compile(r" ?<= ?"), " at most "),
+    (re.compile(r" ?>= ?"), " at least "),
+    (re.compile(r" ?(?:!=|=/=) ?"), " is not "),
+    (re.compile(r"(?<=\w) ?== ?(?=\w)"), " equals "),
     (re.compile(r" ?(?:—|--+) ?| - "), ", "),
-    (re.compile(r"\be\.g\.,?"), "for example,"),
-    (re.compile(r"\bi\.e\.,?"), "that is,"),
-    # Saint before a name, but a street after one.
-    (re.compile(r"(?<![A-Z][a-z] )(?<![a-z]{2} )\bSt\. (?=[A-Z])|(?<=\b[a-z]{2} )St\. (?=[A-Z])"), "Saint "),
-    (re.compile(rf"\bSt\.{_AT_END}"), "Street."),
-    (re.compile(r"\bSt\."), "Street"),
-    (re.compile(rf"\b({_SHORT})\.{_AT_END}"), lambda match: _ABBREVIATIONS[match[1]] + "."),
-    (re.compile(rf"\b({_SHORT})\."), lambda match: _ABBREVIATIONS[match[1]]),
+)
+_NAMES: _Rules = (
     (re.compile(rf"\b({_MONTHS})\.? (?=\d{{1,2}}\b)"), lambda match: f"{_FULL_MONTHS[match[1]]} "),
-    (re.compile(r"\b(?:No|no)\. ?(?=\d)"), "number "),
-    (re.compile(r"\bpp?\. ?(?=\d)"), "page "),
-    (re.compile(r"\bPh\. ?D\b\.?"), "P H D"),
     # Initials of a name, which end no sentence: at the beginning or after another one.
     (re.compile(r"(?<![A-Za-z] )(?<!\.)\b([A-Z])\. (?=[A-Z])"), r"\1 "),
+    # In the middle of a name, but not "Plan B. Then we left".
+    (re.compile(r"\b([A-Z][a-z]{1,20} (?:[A-Z] )*[A-Z])\. (?=([A-Z][a-z]+))"), _middle_initial),
     # Not the half of a day, which belongs to its hour.
     (re.compile(r"(?<!\d)(?<!\d )\b(?:[A-Za-z]\.){2,}(?![A-Za-z]\b)"), _initials),
     (re.compile(r"(?<=[a-z][a-z])\.(?=[a-z][a-z])"), " dot "),
     (re.compile(r"\b([CF])#(?!\w)"), r"\1 sharp"),
+    (re.compile(r"\b[Ww]/o\b"), "without"),
+    (re.compile(r"\b[Ww]/ ?(?=\w)"), "with "),
+    (re.compile(r"\bWi-?Fi\b", re.I), "wifi"),
     (re.compile(r"#(?=[A-Za-z])"), " hashtag "),
+    (
+        re.compile(r"(?:(?P<before>\b[A-Za-z]|\d) ?|(?<![^\s(]))(?P<sign>[<>]) ?(?=[-+]?[$£€]?\.?\d|[A-Za-z]\b)"),
+        _compared,
+    ),
 )
-_TIDY: tuple[tuple[re.Pattern[str], _Spoken], ...] = (
+_SLASHES: _Rules = (
+    # Between words it is a choice; between letters and in paths it is said.
+    (re.compile(r"(?<![\w/])([A-Za-z]{2,20})/(?=[A-Za-z]{2,20}(?![\w/]))"), r"\1 "),
+)
+_TIDY: _Rules = (
     (re.compile(r"\s+"), " "),
     # Apostrophes stay inside words and in the plural possessive's place nothing is heard.
     (re.compile(r"(?<![A-Za-z])'|'(?![A-Za-z])"), ""),

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from mmattn.errors import InputError
+from mmattn.speech.lina.text.abbreviations import SHORT_FORMS
 
-__all__ = ["LEAST_CHARACTERS", "Break", "Sentence", "SentenceReader", "split_sentences"]
+__all__ = ["LEAST_CHARACTERS", "OPENERS", "Break", "Sentence", "SentenceReader", "split_sentences"]
 
 Break = Literal["start", "part", "sentence", "paragraph"]
 
@@ -34,13 +35,9 @@ _COMMA = re.compile(r"[,:)\u2013\u2014](?=\s)|[\uff0c\u3001]")
 _CONJUNCTION = re.compile(r"\s(?=(?:and|or|but|because|which|that|while|when|where|who|if|so|as|although|though)\s)")
 _OPENING = "([\"'\u2018\u201c\u00ab"
 
-# What such a word belongs to follows it.
-_TITLE = re.compile(r"mr|mrs|ms|mx|dr|prof|rev|hon|st|mt|capt|col|gen|lt|sgt|maj|messrs|mme|mlle|vs|cf|e\.g|i\.e|eg|ie")
-# A number follows these, or else the sentence ends.
-_NUMBERED = re.compile("no|nos|vol|fig|figs|eq|p|pp|ca|approx")
 # A name may follow these: "the U.S. Army". Only a word that begins many sentences and few names ends one here.
 _INITIALS = re.compile(r"(?:[A-Z]\.)+[A-Z]")
-_OPENERS = frozenset(
+OPENERS = frozenset(
     re.findall(
         r"\w+",
         """
@@ -52,11 +49,10 @@ _OPENERS = frozenset(
     )
 )
 _WORD = re.compile(r"[A-Za-z]{0,10}")
-# Only a capital after these begins a sentence.
-_SHORTENED = re.compile(
-    r"etc|inc|ltd|co|corp|dept|est|jr|sr|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|ave|blvd|rd|ft|oz|lb"
-    r"|(?:\w\.)+\w"
-)
+# Only a capital after these begins a sentence: "p.m.", "Ph.D.", "B.Sc."
+# "&amp;", of a page.
+_ENTITY = re.compile(r"&#?\w{2,31}\Z")
+_DOTTED = re.compile(r"(?:\w{1,2}\.)+\w{1,4}")
 
 
 class Sentence(NamedTuple):
@@ -185,6 +181,8 @@ def _kind(text: str, start: int, found: re.Match[str], *, is_all: bool) -> Break
         return "sentence" if is_all else None
     if not text[end].isspace():
         return "no"
+    if mark == ";" and _ENTITY.search(text, start, found.start()):
+        return "no"
     wanted = _wanted(text[start : found.start()], mark)
     if wanted in ("any", "none"):
         return "no" if wanted == "none" else "part" if mark.startswith(";") else "sentence"
@@ -195,7 +193,7 @@ def _kind(text: str, start: int, found: re.Match[str], *, is_all: bool) -> Break
         word = _WORD.match(text, following)
         if word is None or (word.end() == len(text) and not is_all):
             return None
-        return "sentence" if word[0].lower() in _OPENERS else "no"
+        return "sentence" if word[0].lower() in OPENERS else "no"
     if wanted == "no digit":
         return "no" if follower.isdigit() else "sentence"
     return "no" if follower.islower() or (mark[0] == "." and follower.isdigit()) else "sentence"
@@ -215,16 +213,17 @@ def _wanted(before: str, mark: str) -> Literal["any", "none", "no digit", "capit
     if mark != bare:
         return "capital"
     word = before.rsplit(None, 1)[-1].lstrip(_OPENING) if before.strip() else ""
-    low = word.lower()
-    if _TITLE.fullmatch(low) or (len(before.strip()) <= 3 and before.strip().isdigit()):
+    short = SHORT_FORMS.get(word)
+    follows = short.follows if short else None
+    if follows == "word" or (len(before.strip()) <= 3 and before.strip().isdigit()):
         return "none"
     if len(word) == 1 and word.isalpha() and word.isupper() and word != "I":
         return "none"
     if _INITIALS.fullmatch(word):
         return "opener"
-    if _NUMBERED.fullmatch(low):
+    if follows == "number":
         return "no digit"
-    return "capital" if _SHORTENED.fullmatch(low) else "any"
+    return "capital" if follows or _DOTTED.fullmatch(word) else "any"
 
 
 def _end_of_space(text: str, start: int) -> int:

@@ -25,7 +25,7 @@ NUMBERS = {
     ".5": "zero point five",
     "50% of 50 %": "fifty percent of fifty percent",
     "1/2 cup, 2½ cups": "one half cup, two and a half cups",
-    "24/7": "twenty four slash seven",
+    "24/7": "twenty four seven",
     "-5 + 3": "minus five plus three",
     "−5°C": "minus five degrees Celsius",
     "100°": "one hundred degrees",
@@ -66,7 +66,7 @@ ROMAN = {
     "Part I, and I": "Part one, and I",
     "Malcolm X in DC": "Malcolm X in D C",
     "VIII": "V I I I",
-    "James V. Smith": "James V. Smith",
+    "James V. Smith": "James V Smith",
 }
 TIMES = {
     "at 10:30": "at ten thirty",
@@ -128,7 +128,7 @@ TYPOGRAPHY = {
 }
 ADDRESSES = {
     "see https://example.com/a?b=c now": "see example dot com slash a now",
-    "see www.bbc.co.uk/news.": "see W W W dot bbc dot co dot uk slash news.",
+    "see www.bbc.co.uk/news.": "see W W W dot B B C dot co dot uk slash news.",
     "mail me@example.com": "mail me at example dot com",
     "on example.com, too": "on example dot com, too",
 }

@@ -31,7 +31,7 @@ def test_numbers_and_addresses_are_spoken_in_parts_as_long_as_other_sentences() 
         "which is twelve million three hundred and forty five",
         "thousand six hundred and seventy eight more than it was.",
         "See W W W dot example dot com slash some dash page",
-        "underscore with slash a dash second dash name dot html.",
+        "underscore with slash a dash second dash name dot H T M L.",
     ]
     assert [p.after for p in planned] == ["start", "part", "part", "part", "sentence", "part"]
     assert [p.place for p in planned] == list(range(6))
