@@ -1,12 +1,14 @@
 """``attention``: softmax attention under a block mask, with its log-sum-exp, on the fastest backend that fits."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
+from mmattn.kernels.backends import reference
+from mmattn.kernels.backends.fallbacks import Attend, all_finite, is_traced, keep_out
 from mmattn.kernels.backends.resolve import Backend, resolve
 from mmattn.kernels.block_index import BlockIndex
 
@@ -25,7 +27,7 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     return_lse: Literal[False] = False,
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -40,7 +42,7 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     return_lse: Literal[True],
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]: ...
@@ -54,7 +56,7 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     return_lse: bool = False,
     backend: Backend = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -64,6 +66,11 @@ def attention(
     respect to q, k and v. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored
     (backend ``reference`` excepted).
 
+    What stands at a masked place reaches nothing: a key or value that is NaN or infinite makes the rows NaN that attend
+    it, and no other (backend ``flex`` excepted). Gradients may be differentiated again, and compilers, exporters,
+    ``torch.func`` transforms and fake tensors work: all of them run the definition, with O(Tq Tk) memory. Under
+    autocast q, k and v are cast as those of ``scaled_dot_product_attention``.
+
     Args:
         q: ``(B, H, Tq, D)`` float64, float32, float16 or bfloat16.
         k: ``(B, Hkv, Tk, D)``, H a multiple of Hkv; query head ``h`` reads key head ``h // (H / Hkv)``.
@@ -71,7 +78,8 @@ def attention(
         blocks: the mask; it carries its own predicate, so ``causal`` and ``window`` must then be left out.
         causal: key ``j`` is visible to query ``i`` if ``j <= i + Tk - Tq`` (bottom-right alignment).
         window: key ``j`` is visible if ``i + Tk - Tq - j < window``.
-        scale: multiplies the scores, default ``1 / sqrt(D)``. A temperature per query multiplies q before the call.
+        scale: multiplies the scores, default ``1 / sqrt(D)``; a tensor ``()`` or ``(H,)`` may be learned. A temperature
+            per query multiplies q before the call.
         return_lse: also return ``lse``.
         backend: ``auto`` takes Triton on CUDA and the gather path on the CPU (``backends.resolve`` explains);
             ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention.
@@ -88,32 +96,85 @@ def attention(
         >>> attention(x, x, x, causal=True, scale=0.0)[0, 0, 1].tolist()
         [0.5, 0.5, 0.0]
     """
+    q, k, v = _autocast(q, k, v)
     _check_tensors(q, k, v)
-    if blocks is not None and (causal or window is not None):
-        raise ValueError("blocks carry their own predicate: build it with causal/window instead of passing both")
-    if blocks is not None:
-        _check_blocks(q, k, blocks)
-    if window is not None and window < 1:
-        raise ValueError(f"window must be at least 1 token (the query's own position), got {window}")
-    # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    _check_mask(q, k, blocks, causal, window)
+    q, scale = _scaled(q, scale)
+    if is_traced((q, k, v)):
+        return _chosen(_definition(q, k, v, blocks, causal, window, scale), return_lse)
     chosen = resolve(q, backend)
     if return_lse and chosen.name == "flex":
         raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
     # Imported by name: Triton and FlexAttention are loaded where they run, and only there.
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
+    attend: Attend
     if blocks is None and window is None and chosen.name in _DENSE:
-        out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale)
+        attend = partial(module.dense_attention, causal=causal, scale=scale)
     else:
         blocks = _built_in(q.shape[2], k.shape[2], causal, window, q.device) if blocks is None else blocks
-        out, lse = module.block_sparse_attention(q, k, v, blocks, scale=scale)
-    return (out, lse) if return_lse else out
+        attend = partial(module.block_sparse_attention, blocks=blocks, scale=scale)
+    result = attend(q, k, v)
+    # Without a mask there is nothing to keep out. Gradients can be spoilt by what the output does not show.
+    is_masked = blocks is not None or (causal and q.shape[2] > 1)
+    if is_masked and chosen.name == "cpu" and not all_finite(*((k, v) if result[0].requires_grad else result[:1])):
+        result = keep_out(attend, q, k, v)
+    return _chosen(result, return_lse)
+
+
+def _chosen(result: tuple[Tensor, Tensor], return_lse: bool) -> Tensor | tuple[Tensor, Tensor]:
+    return result if return_lse else result[0]
+
+
+def _scaled(q: Tensor, scale: float | Tensor | None) -> tuple[Tensor, float]:
+    """Returns queries and the number that is left to multiply the scores by."""
+    if not isinstance(scale, Tensor):
+        # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
+        return q, q.shape[-1] ** -0.5 if scale is None else float(scale)
+    if scale.numel() not in (1, q.shape[1]) or scale.ndim > 1:
+        raise ValueError(
+            f"a scale that is a tensor must hold one number or {q.shape[1]}, one a head, got {tuple(scale.shape)}"
+        )
+    return (q * scale.view(-1, 1, 1)).to(q.dtype), 1.0
+
+
+def _definition(
+    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex | None, causal: bool, window: int | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    if blocks is None:
+        return reference.dense_attention(q, k, v, causal=causal, window=window, scale=scale)
+    return reference.block_sparse_attention(q, k, v, blocks, scale=scale)
+
+
+def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns q, k, v in the dtype of an active autocast region, as ``scaled_dot_product_attention`` takes them."""
+    device = q.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(device)
+    cast = (x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in (q, k, v))
+    return tuple(cast)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=32)
 def _built_in(q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device) -> BlockIndex:
     """Returns the index of a built-in mask; kept, so that all layers of a model share what is derived from it."""
     return BlockIndex.all_blocks(q_len, k_len, causal=causal, window=window, device=device)
+
+
+def _check_mask(q: Tensor, k: Tensor, blocks: object, causal: bool, window: object) -> None:
+    if isinstance(blocks, Tensor):
+        raise ValueError(
+            f"blocks must be a BlockIndex, got a tensor {tuple(blocks.shape)} of {blocks.dtype}: BlockIndex.from_mask "
+            "makes one of a bool mask of blocks"
+        )
+    if blocks is not None and not isinstance(blocks, BlockIndex):
+        raise ValueError(f"blocks must be a BlockIndex, got {type(blocks).__name__}")
+    if blocks is not None and (causal or window is not None):
+        raise ValueError("blocks carry their own predicate: build it with causal/window instead of passing both")
+    if blocks is not None:
+        _check_blocks(q, k, blocks)
+    if window is not None and (not isinstance(window, int) or window < 1):
+        raise ValueError(f"window must be at least 1 token (the query's own position), and whole, got {window}")
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -130,6 +191,8 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"k and v must share heads and length, {shapes}")
     if q.shape[3] != k.shape[3]:
         raise ValueError(f"q and k must share the head dimension, {shapes}")
+    if q.shape[3] == 0:
+        raise ValueError(f"q and k need at least one channel, {shapes}")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
         raise ValueError(f"the number of query heads must be a multiple of that of key heads, {shapes}")
 

@@ -162,3 +162,31 @@ def test_blocks_that_do_not_fit_a_tile_are_refused_with_the_way_out():
     x = torch.zeros(1, 1, 16, 16)
     with pytest.raises(ValueError, match=r"got blocks of 16 queries x 24 keys.*multiples of 16"):
         attention(x, x, x, BlockIndex.causal(16, q_block=16, k_block=24), backend="triton")
+
+
+@pytest.mark.parametrize("case", ["window with sinks", "key padding", "index per head and batch"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_masked_reaches_nothing(case: str, bad: float):
+    index, tensors = inputs(case, torch.float32)
+    spoilt = [x.detach().clone() for x in tensors]
+    spoilt[1][:, :, 5] = bad
+    spoilt[2][:, :, 5] = torch.nan
+    seen = index.tokens()[..., 5].expand(tensors[0].shape[:3])
+    expected = attention(*tensors, index, return_lse=True, backend="triton")
+    leaves = [x.requires_grad_() for x in spoilt]
+    out, lse = attention(*leaves, index, return_lse=True, backend="triton")
+    torch.testing.assert_close(out[~seen], expected[0][~seen])
+    torch.testing.assert_close(lse[~seen], expected[1][~seen])
+    assert not out[seen].isfinite().any()
+    grads = [torch.autograd.grad(o[~seen].sum(), x) for o, x in ((expected[0], tensors), (out, leaves))]
+    torch.testing.assert_close(grads[1][0][~seen], grads[0][0][~seen])
+
+
+def test_second_derivatives_are_those_of_the_definition():
+    index, (q, k, v) = inputs("causal with a ragged tail", torch.float32)
+    found = []
+    for backend in ("triton", "reference"):
+        (grad,) = torch.autograd.grad(attention(q, k, v, index, backend=backend).sin().sum(), q, create_graph=True)
+        found.append(torch.autograd.grad(grad.pow(2).sum(), (q, k, v)))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)

@@ -3,7 +3,8 @@
 A ``BlockIndex`` becomes a plan (``cpu_runs`` if all heads share the mask, ``cpu_gather`` otherwise), kept with the
 index. The backward pass calls the kernel's backward once per partial with the *merged* ``out`` and ``lse``, which gives
 exact gradients. The gradient of ``lse`` rides along in one extra channel: q and k hold 0 there, v holds 1, ``grad_out``
-holds ``grad_lse`` and ``out`` holds 0, so that ``dP`` gains ``grad_lse`` and nothing else changes.
+holds ``grad_lse`` and ``out`` holds 0, so that ``dP`` gains ``grad_lse`` and nothing else changes. Where a graph of the
+gradients is asked for, they come from the definition.
 """
 
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mmattn.kernels.backends import reference
 from mmattn.kernels.backends.cpu_gather import GatherPlan
 from mmattn.kernels.backends.cpu_run_plan import dense_plan, run_plan
+from mmattn.kernels.backends.fallbacks import Attend, differentiable_gradients
 from mmattn.kernels.block_index import BlockIndex
 
 __all__ = ["block_sparse_attention", "dense_attention"]
@@ -59,44 +61,55 @@ def block_sparse_attention(
     else:
         sizes = (q.shape[0], q.shape[1], k.shape[1])
         plan = blocks.derived(("cpu_gather", *sizes), lambda: GatherPlan(blocks, *sizes))
-    return _run(q, k, v, plan, scale)
+    return _run(
+        q, k, v, plan, scale, lambda q, k, v: reference.block_sparse_attention(q, k, v, blocks, scale=_kept(scale))
+    )
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Returns dense or bottom-right causal attention of q, k, v ``(B, H, T, D)`` and its log-sum-exp ``(B, H, T)``."""
-    return _run(q, k, v, dense_plan(q.shape[2], k.shape[2], causal), scale)
+    plan = dense_plan(q.shape[2], k.shape[2], causal)
+    return _run(
+        q, k, v, plan, scale, lambda q, k, v: reference.dense_attention(q, k, v, causal=causal, scale=_kept(scale))
+    )
 
 
-def _run(q: Tensor, k: Tensor, v: Tensor, plan: _Plan, scale: float) -> tuple[Tensor, Tensor]:
-    if scale <= 0.0:
-        # The kernel scales after it has put -inf above the diagonal: NaN for 0, +inf for a negative scale.
-        q, scale = q * scale, 1.0
-    out, lse = _PlannedAttention.apply(q, k, v, plan, scale)
+def _run(q: Tensor, k: Tensor, v: Tensor, plan: _Plan, scale: float, definition: Attend) -> tuple[Tensor, Tensor]:
+    out, lse = _PlannedAttention.apply(q if scale > 0.0 else q * scale, k, v, plan, _kept(scale), definition)
     return out, lse
+
+
+def _kept(scale: float) -> float:
+    """Returns what is left to the kernel to multiply: it puts -inf above the diagonal first, so no 0 and no sign."""
+    return scale if scale > 0.0 else 1.0
 
 
 class _PlannedAttention(torch.autograd.Function):
     """Runs a plan; differentiates through ``out`` and ``lse``."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: _Plan, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: _Plan, scale: float, definition: Attend
+    ) -> tuple[Tensor, Tensor]:
         """Returns ``out`` and ``lse``."""
         channels, out_channels = max(q.shape[-1], v.shape[-1]), v.shape[-1]
         out, lse = plan.forward(_widen(q, channels), _widen(k, channels), _widen(v, channels), scale)
-        out = out[..., :out_channels]
+        # A view would keep the caller from changing it in place.
+        out = out if channels == out_channels else out[..., :out_channels].clone()
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.plan, ctx.scale = plan, scale
+        ctx.plan, ctx.scale, ctx.definition = plan, scale, definition
         # None instead of zeros: most callers differentiate out alone and need no channel for lse.
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         """Returns the gradients of q, k and v."""
         q, k, v, out, lse = ctx.saved_tensors
         if grad_out is None and grad_lse is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
+        if torch.is_grad_enabled():
+            return *differentiable_gradients(ctx.definition, (q, k, v), (grad_out, grad_lse)), None, None, None
         empty = lse == -torch.inf
         grad_out = torch.zeros_like(out) if grad_out is None else grad_out.masked_fill(empty[..., None], 0.0)
         channels = max(q.shape[-1], v.shape[-1])
@@ -108,7 +121,12 @@ class _PlannedAttention(torch.autograd.Function):
             values = F.pad(v, (0, 1), value=1.0)
         operands = (_widen(x, channels) for x in (grad_out, q, k, values, out))
         grads = ctx.plan.backward(*operands, lse.masked_fill(empty, 0.0), ctx.scale)
-        return *(grad[..., : x.shape[-1]].to(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True)), None, None
+        return (
+            *(grad[..., : x.shape[-1]].to(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True)),
+            None,
+            None,
+            None,
+        )
 
 
 def _widen(x: Tensor, channels: int) -> Tensor:

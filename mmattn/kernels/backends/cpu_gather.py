@@ -58,7 +58,7 @@ class GatherPlan:
             *self._group(full_count, full, shape, masked=False),
             *self._group(part_count, part, shape, masked=True),
         ]
-        filled = torch.zeros(math.prod(shape), dtype=torch.bool)
+        filled = torch.zeros(math.prod(shape), dtype=torch.bool, device="cpu")
         for group in self.groups:
             filled[group.rows] |= not group.masked
         # Query blocks that no unmasked call writes.
@@ -80,8 +80,8 @@ class GatherPlan:
             return []
         count = count.expand(shape).reshape(-1).long()
         ids = ids.expand(*shape, ids.shape[-1]).long()
-        kv_head = torch.arange(heads) // (heads // self.kv_heads)
-        base = (torch.arange(batch)[:, None] * self.kv_heads + kv_head) * nk
+        kv_head = torch.arange(heads, device="cpu") // (heads // self.kv_heads)
+        base = (torch.arange(batch, device="cpu")[:, None] * self.kv_heads + kv_head) * nk
         keys = (ids + base[..., None, None]).flatten(0, 2)
         last = ids.flatten(0, 2).gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
         # Number of blocks and whether the short one is last: rows of one kind gather equally many keys.
@@ -95,12 +95,16 @@ class GatherPlan:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Returns ``out`` and ``lse`` of q ``(B, H, Tq, D)`` on k, v ``(B, Hkv, Tk, D)``."""
-        queries = _table(q, self.blocks.q_block)
+        size = self.blocks.q_block
+        queries = _table(q, size)
         keys, values = _table(k, self.blocks.k_block), _table(v, self.blocks.k_block)
-        out = torch.empty_like(queries)
+        padded = (*q.shape[:2], self.blocks.num_q_blocks * size)
+        # What is returned is no view: the caller may change it in place.
+        result = q.new_empty(*padded, q.shape[3])
+        result_lse = torch.full(padded, -torch.inf, dtype=accumulate_dtype(q.dtype), device="cpu")
+        out, lse = result.view(queries.shape), result_lse.view(queries.shape[:2])
         # Unmasked groups write their rows first; where there is none, masked ones are merged with (0, -inf).
         out[self.unfilled] = 0.0
-        lse = torch.full(queries.shape[:2], -torch.inf, dtype=accumulate_dtype(q.dtype))
         gather_k, gather_v = _Gather(keys), _Gather(values)
         for group in self._chunks(keys):
             mask = self._mask(group, q.dtype)
@@ -111,8 +115,9 @@ class GatherPlan:
                 part_out, part_lse = merge_into(out[group.rows], lse[group.rows], part_out, part_lse)
             out.index_copy_(0, group.rows, part_out)
             lse.index_copy_(0, group.rows, part_lse)
-        lse = lse.view(*q.shape[:2], -1)[..., : q.shape[2]]
-        return out.view(*q.shape[:2], -1, q.shape[3])[:, :, : q.shape[2]], lse
+        if padded[2] == q.shape[2]:
+            return result, result_lse
+        return result[:, :, : q.shape[2]].clone(), result_lse[..., : q.shape[2]].clone()
 
     def backward(
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
@@ -121,7 +126,7 @@ class GatherPlan:
         size, dtype = self.blocks.k_block, accumulate_dtype(q.dtype)
         tables = [_table(x, self.blocks.q_block) for x in (grad_out, q, out, lse[..., None])]
         keys, values = _table(k, size), _table(v, size)
-        sums = [torch.zeros(x.shape, dtype=dtype) for x in (tables[1], keys, values)]
+        sums = [torch.zeros(x.shape, dtype=dtype, device="cpu") for x in (tables[1], keys, values)]
         gather_k, gather_v = _Gather(keys), _Gather(values)
         for group in self._chunks(keys):
             upstream, query, merged, row_lse = (table[group.rows][:, None] for table in tables)
@@ -134,7 +139,10 @@ class GatherPlan:
                 padding = group.keys.shape[1] * size - group.width
                 grad = F.pad(grad[:, 0], (0, 0, 0, padding)) if padding else grad[:, 0]
                 total.index_add_(0, group.keys.flatten(), grad.to(dtype).reshape(-1, *total.shape[1:]))
-        grads = (x.view(*y.shape[:2], -1, y.shape[3])[:, :, : y.shape[2]] for x, y in zip(sums, (q, k, v), strict=True))
+        grads = (
+            total.view(*x.shape[:2], -(-x.shape[2] // block) * block, x.shape[3])[:, :, : x.shape[2]]
+            for total, x, block in zip(sums, (q, k, v), (self.blocks.q_block, size, size), strict=True)
+        )
         grad_q, grad_k, grad_v = grads
         return grad_q, grad_k, grad_v
 
@@ -153,7 +161,7 @@ class GatherPlan:
         if not group.masked:
             return None
         size, nk = self.blocks.k_block, self.blocks.num_k_blocks
-        positions = (group.keys % nk)[..., None] * size + torch.arange(size)  # (n, m, k_block)
+        positions = (group.keys % nk)[..., None] * size + torch.arange(size, device="cpu")  # (n, m, k_block)
         spans = self.spans[:, group.rows % self.blocks.num_q_blocks]
         mask = allowed(spans, positions.flatten(1)[:, None])  # (n, q_block, m k_block)
         if self.k_valid is not None:
@@ -167,7 +175,8 @@ def _table(x: Tensor, block: int) -> Tensor:
     """Returns ``(B, H, T, D)`` as a table of blocks ``(B H nb, block, D)``, zero padded at the end."""
     padding = -x.shape[2] % block
     # Padding by nothing would still copy.
-    return (F.pad(x, (0, 0, 0, padding)) if padding else x).reshape(-1, block, x.shape[3])
+    padded = F.pad(x, (0, 0, 0, padding)) if padding else x
+    return padded.reshape(math.prod(padded.shape[:3]) // block, block, x.shape[3])
 
 
 class _Gather:

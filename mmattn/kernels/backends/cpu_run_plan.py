@@ -64,7 +64,9 @@ def _is_plainly_causal(blocks: BlockIndex) -> bool:
     fields = (blocks.window, blocks.cu_q, blocks.spans)
     if not blocks.causal or any(field is not None for field in fields) or blocks.q_len == 0:
         return False
-    visible = BlockIndex.causal(blocks.q_len, blocks.k_len, q_block=blocks.q_block, k_block=blocks.k_block)
+    visible = BlockIndex.causal(
+        blocks.q_len, blocks.k_len, q_block=blocks.q_block, k_block=blocks.k_block, device=blocks.device
+    )
     return bool((blocks.mask() | ~visible.mask()).all())
 
 
@@ -131,7 +133,7 @@ def _join(calls: list[Call], *, bands: bool) -> list[Call]:
 
 def _mark_first(calls: list[Call], q_len: int) -> Iterator[Call]:
     """Yields the calls, ``first`` where no earlier call touches their queries."""
-    touched = torch.zeros(q_len, dtype=torch.bool)
+    touched = torch.zeros(q_len, dtype=torch.bool, device="cpu")
     for call in calls:
         rows = touched[call.q_start : call.q_start + call.count * call.step]
         yield replace(call, first=not bool(rows.any()))

@@ -76,7 +76,8 @@ class RunPlan:
         if self._is_one_rectangle(q, k):
             return flash_forward(q, k, v, scale=scale, causal=self.calls[0].causal)
         out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-        lse = torch.full((*q.shape[:3], 1), -torch.inf, dtype=accumulate_dtype(q.dtype))
+        lse = torch.full(q.shape[:3], -torch.inf, dtype=accumulate_dtype(q.dtype), device="cpu")
+        column = lse[..., None]
         for band, mask in self._masks(q.dtype):
             pieces = band.pieces(q.shape[1] * band.step * q.shape[3] * q.element_size())
             for call, item in ((call, item) for call in pieces for item in _items(band, q.shape[0])):
@@ -84,12 +85,12 @@ class RunPlan:
                     _queries(q[item], call), _keys(k[item], call), _keys(v[item], call),
                     scale=scale, causal=call.causal, mask=mask,
                 )  # fmt: skip
-                rows_out, rows_lse = _queries(out[item], call), _queries(lse[item], call)[..., 0]
+                rows_out, rows_lse = _queries(out[item], call), _queries(column[item], call)[..., 0]
                 if not call.first:
                     partial = merge_into(rows_out, rows_lse, *partial)
                 rows_out.copy_(partial[0])
                 rows_lse.copy_(partial[1])
-        return out, lse[..., 0]
+        return out, lse
 
     def backward(
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
@@ -97,7 +98,7 @@ class RunPlan:
         """Returns the gradients ``(B, H, T, D)`` of q, k, v, summed in float32 or better."""
         if self._is_one_rectangle(q, k):
             return flash_backward(grad_out, q, k, v, out, lse, scale=scale, causal=self.calls[0].causal)
-        sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype)) for x in (q, k, v)]
+        sums = [torch.zeros(x.shape, dtype=accumulate_dtype(x.dtype), device="cpu") for x in (q, k, v)]
         for band, mask in self._masks(q.dtype):
             width = sum(stop - start for start, stop in band.runs)
             tile_bytes = 2 * width * k.shape[1] * k.shape[3] * sums[1].element_size()
@@ -129,13 +130,21 @@ class RunPlan:
                 yield call, None
                 continue
             if shared is None or call.pattern < 0 or call.pattern != pattern:
-                pattern, shared = call.pattern, additive(self._mask(call), dtype)
+                pattern, shared = call.pattern, self._additive(call, dtype)
             yield call, shared
 
+    def _additive(self, call: Call, dtype: torch.dtype) -> AdditiveMask:
+        mask = self._mask(call)
+        if not call.causal:
+            return additive(mask, dtype)
+        # The kernel hides later keys itself, so this mask is the padding alone (B, 1, 1, side): a row is empty if no
+        # key up to its own is valid.
+        return additive(mask, dtype)._replace(empty=mask[..., 0, :].cummax(dim=-1).values.logical_not())
+
     def _mask(self, call: Call) -> Tensor:
-        keys = torch.cat([torch.arange(start, stop) for start, stop in call.runs])
+        keys = torch.cat([torch.arange(start, stop, device="cpu") for start, stop in call.runs])
         if self.spans is None or not call.masked:
-            mask = torch.ones(1, len(keys), dtype=torch.bool)
+            mask = torch.ones(1, len(keys), dtype=torch.bool, device="cpu")
         else:
             mask = allowed(self.spans[:, call.q_start : call.q_stop], keys)
         return mask if self.k_valid is None else mask & self.k_valid[:, None, None, keys]

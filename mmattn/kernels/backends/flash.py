@@ -30,7 +30,7 @@ class AdditiveMask(NamedTuple):
 
 def additive(mask: Tensor, dtype: torch.dtype) -> AdditiveMask:
     """Returns a bool mask that broadcasts to ``(n, H, tq, tk)`` in the kernel's form."""
-    bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     return AdditiveMask(bias, ~mask.any(dim=-1))
 
 

@@ -1,4 +1,8 @@
-"""The definition of attention: dense scores, a boolean mask, a softmax. Every other backend is tested against it."""
+"""The definition of attention: dense scores, a boolean mask, a softmax. Every other backend is tested against it.
+
+It is also what runs where the others can not: under compilers and function transforms, on fake tensors, and for
+derivatives of gradients. So nothing here asks for a value of a tensor.
+"""
 
 import torch
 from torch import Tensor
@@ -13,7 +17,8 @@ def block_sparse_attention(
 ) -> tuple[Tensor, Tensor]:
     """Returns ``softmax(scale q k^T + mask) v`` and the log-sum-exp of the scaled, masked scores.
 
-    Runs in float32 for narrower inputs and in the input's dtype otherwise; O(Tq Tk) memory; differentiable.
+    Runs in float32 for narrower inputs and in the input's dtype otherwise; O(Tq Tk) memory; differentiable any number
+    of times.
 
     Args:
         q: ``(B, H, Tq, D)``.
@@ -23,29 +28,41 @@ def block_sparse_attention(
         scale: multiplies the scores.
 
     Returns:
-        ``out (B, H, Tq, Dv)`` in the dtype of q and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``.
+        ``out (B, H, Tq, Dv)`` in the dtype of q and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``,
+        rows that attend a key or value that is not finite give NaN.
 
     Example:
         >>> x, blocks = torch.eye(2)[None, None], BlockIndex.causal(2, q_block=1, k_block=1)
         >>> block_sparse_attention(x, x, x, blocks, scale=0.0)[0][0, 0].tolist()
         [[1.0, 0.0], [0.5, 0.5]]
     """
-    return _masked_attention(q, k, v, blocks.tokens(), scale)
+    return _attention(q, k, v, blocks.tokens(), scale)
 
 
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Returns dense or bottom-right causal attention of q, k, v ``(B, H, T, D)`` and its log-sum-exp ``(B, H, T)``."""
-    q_len, k_len = q.shape[2], k.shape[2]
-    every = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device)
-    # The diagonal is moved to the bottom right corner: the last query sees every key.
-    return _masked_attention(q, k, v, every.tril(k_len - q_len) if causal else every, scale)
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, window: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns dense, bottom-right causal or windowed attention of q, k, v ``(B, H, T, D)`` and lse ``(B, H, T)``."""
+    if not causal and window is None:
+        return _attention(q, k, v, None, scale)
+    # Moved to the bottom right corner: the last query stands where the last key does.
+    query = torch.arange(q.shape[2], device=q.device)[:, None] + (k.shape[2] - q.shape[2])
+    distance = query - torch.arange(k.shape[2], device=q.device)
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return _attention(q, k, v, mask if window is None else mask & (distance < window), scale)
 
 
-def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[1] // k.shape[1]
     keys = k.to(dtype).repeat_interleave(group, dim=1)
     values = v.to(dtype).repeat_interleave(group, dim=1)
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+    # 0 x NaN is NaN: what is not finite is taken out, and put back where it is seen.
+    dirty = ~(keys.isfinite().all(dim=-1) & values.isfinite().all(dim=-1))
+    spoilt = (mask & dirty[..., None, :]).any(dim=-1, keepdim=True)
+    keys, values = keys.masked_fill(dirty[..., None], 0.0), values.masked_fill(dirty[..., None], 0.0)
     scores = q.to(dtype) @ keys.transpose(-1, -2) * scale
     scores = scores.masked_fill(~mask, -torch.inf)
     empty = ~mask.any(dim=-1, keepdim=True).expand(*scores.shape[:-1], 1)
@@ -53,4 +70,5 @@ def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: floa
     scores = scores.masked_fill(empty, 0.0)
     lse = scores.logsumexp(dim=-1)
     weights = (scores - lse[..., None]).exp().masked_fill(empty, 0.0)
-    return (weights @ values).to(q.dtype), lse.masked_fill(empty[..., 0], -torch.inf)
+    out = (weights @ values).masked_fill(spoilt, torch.nan).to(q.dtype)
+    return out, lse.masked_fill(empty[..., 0], -torch.inf).masked_fill(spoilt[..., 0], torch.nan)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmattn.kernels import block_ids
+from mmattn.kernels.backends import reference
 from mmattn.kernels.backends import triton_kernels as kernels
+from mmattn.kernels.backends.fallbacks import differentiable_gradients
 from mmattn.kernels.block_index import BlockIndex
 
 __all__ = ["block_sparse_attention", "tile_size"]
@@ -167,9 +168,14 @@ class _BlockSparse(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def definition(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+                return reference.block_sparse_attention(q, k, v, ctx.blocks, scale=ctx.scale)
+
+            return *differentiable_gradients(definition, (q, k, v), (grad_out, grad_lse)), None, None
         grad_q, grad_k, grad_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         if out.numel() and k.numel():
             # FlashAttention-2 (arXiv 2307.08691), Algorithm 2, line 4; lse adds its own gradient to every score's.

@@ -3,7 +3,8 @@
 Each program owns one tile and walks the selected blocks of that tile's row: the index for outputs and query gradients,
 the transposed index for key and value gradients, so nothing is added atomically and results are deterministic. Blocks
 come in two lists: in *full* ones every pair of tokens attends; in *partial* ones query ``i`` attends the valid keys of
-its S half-open spans, ``spans[s, i, 0] <= j < spans[s, i, 1]``.
+its S half-open spans, ``spans[s, i, 0] <= j < spans[s, i, 1]``. What is not finite at a key that a query does not
+attend stays out of that query's results.
 
 The softmax is the online one (Milakov and Gimelshein, arXiv 1805.02867) tiled as in FlashAttention-2 (Dao, arXiv
 2307.08691, Algorithms 1 and 2), in base 2. Shapes: ``q (B, H, Tq, D)``, ``k (B, H/G, Tk, D)``, ``v (B, H/G, Tk, DV)``;
@@ -76,6 +77,19 @@ def _scores(q, k, scale_log2):
 
 
 @triton.jit
+def _finite(x):
+    """``x`` with zeros in the place of NaN and infinities: a weight of 0 times one of them is NaN."""
+    return tl.where(tl.abs(x) < float("inf"), x, 0.0)
+
+
+@triton.jit
+def _sees_nonfinite(attended, x):
+    """Which queries attend a key whose row of ``x (keys, width)`` is not finite."""
+    dirty = tl.max(tl.where(tl.abs(x) < float("inf"), 0, 1), 1) > 0
+    return tl.max(tl.where(attended & dirty[None, :], 1, 0), 1) > 0
+
+
+@triton.jit
 def _forward_blocks(
     acc, peak, total, q, rows, k_ptr, v_ptr, spans_ptr, valid_ptr, k_stride, v_stride, q_len, k_len, scale_log2,
     count, index_ptr,
@@ -99,6 +113,9 @@ def _forward_blocks(
         p = tl.exp2(scores - base[:, None])
         shrink = tl.exp2(peak - base)
         v = _load_rows(v_ptr, cols, v_stride, k_len, DV, DVP)
+        if MASKED:
+            acc = tl.where(_sees_nonfinite(attended, v)[:, None], float("nan"), acc)
+            v = _finite(v)
         # Factors of a product share a dtype, so p is rounded here; its sum below is not, and both add up in float32.
         acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         total = total * shrink + tl.sum(p, 1)
@@ -176,6 +193,9 @@ def _backward_q_blocks(
         v = _load_rows(v_ptr, cols, v_stride, k_len, DV, DVP)
         grad_p = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
         grad_scores = p * (grad_p - delta[:, None])
+        if MASKED:
+            grad_scores = tl.where(attended, grad_scores, 0.0)
+            k = _finite(k)
         grad_q += tl.dot(grad_scores.to(k.dtype), k, input_precision="ieee")
     return grad_q
 
@@ -237,9 +257,13 @@ def _backward_kv_blocks(
             scores = tl.where(attended, scores, -float("inf"))
         # Absent queries have lse +inf and p = 0; absent keys are computed on zeros and never stored.
         p = tl.exp2(scores - lse2[None, :])
+        if MASKED:
+            p = tl.where(attended, p, 0.0)
         grad_v += tl.dot(p.to(grad_out.dtype), grad_out, input_precision="ieee")
         grad_p = tl.dot(v, tl.trans(grad_out), input_precision="ieee")
         grad_scores = p * (grad_p - delta[None, :])
+        if MASKED:
+            grad_scores = tl.where(attended, grad_scores, 0.0)
         grad_k += tl.dot(grad_scores.to(q.dtype), q, input_precision="ieee")
     return grad_k, grad_v
 
