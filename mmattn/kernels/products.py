@@ -23,7 +23,8 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from mmattn.kernels.backends.fallbacks import differentiable_gradients
 
 __all__ = [
     "Linear", "Packable", "Packed", "Precision", "Product", "StepLinear",
@@ -291,10 +292,12 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            grads = differentiable_gradients(lambda x, weight: [x @ weight.T], (x, weight), (grad,))
+            return *grads, grad.flatten(0, -2).sum(0) if needs_bias else None
         grad = grad.contiguous()
         grad_x = _product(grad, weight.T, None) if needs_x else None
         rows = grad.flatten(0, -2)  # (R, O)

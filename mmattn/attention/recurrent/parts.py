@@ -166,4 +166,5 @@ class ShortConv(nn.Conv1d):
             out = (inputs[:, :, 1:] * self.weight[:, 0]).sum(dim=2, keepdim=True)
         else:
             out = functional.conv1d(inputs[:, :, 1:], self.weight, groups=self.groups)
-        return functional.silu(out).transpose(1, 2), inputs[:, :, inputs.shape[2] - kernel :]
+        # A view would keep the whole stream alive.
+        return functional.silu(out).transpose(1, 2), inputs[:, :, inputs.shape[2] - kernel :].clone()

@@ -21,6 +21,7 @@ from mmattn.attention.recurrent.parts import (
     without_padding,
 )
 from mmattn.kernels.linear.sequences import Mode
+from mmattn.kernels.states import trainable
 
 __all__ = ["MixerState", "QkvMixer", "initialize"]
 
@@ -93,7 +94,7 @@ class QkvMixer(nn.Module):
     def _qkv(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, Tensor, Tensor, MixerState]:
         """Returns q, k ``(B, H, T, K)``, v ``(B, H, T, V)`` and the state so far with its new convolution caches."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        conv = None
+        state, conv = trainable(state), None
         if self.use_short_conv:
             old = (None,) * 3 if state is None or state.conv is None else state.conv
             (q, q_cache), (k, k_cache), (v, v_cache) = (

@@ -11,6 +11,7 @@ from mmattn.attention.recurrent.parts import check_heads, check_input, merge_hea
 from mmattn.attention.recurrent.qkv_mixer import initialize
 from mmattn.kernels.linear.rwkv6 import rwkv6, rwkv6_step
 from mmattn.kernels.linear.sequences import Mode
+from mmattn.kernels.states import trainable
 
 __all__ = ["Rwkv6", "Rwkv6State"]
 
@@ -129,6 +130,7 @@ class Rwkv6(nn.Module):
         """
         check_input(x, self.dim)
         x = without_padding(x, mask)
+        state = trainable(state)
         before = torch.cat([x.new_zeros(x.shape[0], 1, self.dim) if state is None else state.last[:, None], x], dim=1)
         r, w, k, v, gate = self._streams(x, before[:, :-1] - x)
         kernel, step = (partial(function, u=self.bonus, scale=1.0) for function in (rwkv6, rwkv6_step))
@@ -138,7 +140,7 @@ class Rwkv6(nn.Module):
         )
         flat = merge_heads(out)
         normed = self.g_norm(flat.flatten(0, 1)).reshape(flat.shape)
-        return self.o_proj(normed * functional.silu(gate)), Rwkv6State(recurrent, before[:, -1])
+        return self.o_proj(normed * functional.silu(gate)), Rwkv6State(recurrent, before[:, -1].clone())
 
     def _streams(self, x: Tensor, delta: Tensor) -> tuple[Tensor, ...]:
         """Returns r, w, k ``(B, H, T, K)``, v ``(B, H, T, V)`` and the gate ``(B, T, H V)``."""

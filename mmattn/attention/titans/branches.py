@@ -50,9 +50,9 @@ class _Branches(nn.Module):
         if state is None:
             x = torch.cat([self.persistent_tokens.expand(x.shape[0], -1, -1), x], dim=1)
             read, state = self.memory(x)
-            return read[:, self.persistent_tokens.shape[0] :], state
+            return read[:, self.persistent_tokens.shape[0] :], state.compact()
         read, state = self.memory(x, state)
-        return read, state
+        return read, state.compact()
 
 
 class MemoryAsGate(_Branches):

@@ -244,7 +244,7 @@ class MemoryAsContext(nn.Module):
             x, own, *after = layer(x, cache, memory, first_values=first_values, previous=previous)
             first_values = own if first_values is None else first_values
             previous = previous if after[1] is None else after[1].updates
-            kept.append(after)
+            kept.append((after[0], None if after[1] is None else after[1].compact()))
         logits = self.to_logits(self.norm(x[:, slots]))
         after_caches, after_memories = zip(*kept, strict=True) if kept else ((), ())
         return logits, MacState(done + ids.shape[1], after_caches, after_memories)

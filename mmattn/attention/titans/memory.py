@@ -14,6 +14,7 @@ from mmattn.attention.titans.options import MemoryOptions
 from mmattn.attention.titans.parts import ChunkPool, HeadRmsNorm
 from mmattn.attention.titans.update import memory_updates, soft_clamp_norm
 from mmattn.kernels.memory import Memory, aligned, memory_gradients, recall
+from mmattn.kernels.states import map_tensors, own_storage, trainable
 
 __all__ = ["NeuralMemory", "NeuralMemoryState"]
 
@@ -29,7 +30,8 @@ class NeuralMemoryState(NamedTuple):
         remainder: inputs ``(B, r, dim)`` that do not fill a chunk yet.
         last_update: the newest memory.
         last_momentum: the newest momentum of every order; empty without momentum.
-        updates: the memory before the last call and after each of its N chunks, ``(B, H, N + 1, ...)``.
+        updates: the memory before the last call and after each of its N chunks, ``(B, H, N + 1, ...)``: what a layer
+            above may accept. It grows with the call; a stream goes on from ``compact()`` as well.
     """
 
     seq_index: int
@@ -41,9 +43,15 @@ class NeuralMemoryState(NamedTuple):
 
     def detach(self) -> "NeuralMemoryState":
         """Returns the same state without its history of operations, for truncated backpropagation."""
-        base, last_update, updates = (m.map(Tensor.detach) for m in (self.base, self.last_update, self.updates))
-        momentum = tuple(m.map(Tensor.detach) for m in self.last_momentum)
-        return NeuralMemoryState(self.seq_index, base, self.remainder.detach(), last_update, momentum, updates)
+        return map_tensors(self, Tensor.detach)
+
+    def compact(self) -> "NeuralMemoryState":
+        """Returns what going on needs: of the updates only the newest, so that the size does not depend on the call.
+
+        A layer that accepts these updates (``previous``) must have read them before.
+        """
+        newest = self.last_update.map(lambda t: t[:, :, None])
+        return own_storage(self._replace(updates=newest))
 
 
 class _Writing(NamedTuple):
@@ -147,7 +155,7 @@ class NeuralMemory(nn.Module):
         if (previous is not None) != self.options.accept_weight_residual:
             given = "none" if previous is None else "one"
             raise ValueError(f"accept_weight_residual is {self.options.accept_weight_residual}, got {given} to accept")
-        state = self.initial_state(x.shape[0]) if state is None else state
+        state = self.initial_state(x.shape[0]) if state is None else trainable(state)
         offset = state.remainder.shape[1]
         state = self._store(torch.cat([state.remainder, x], dim=1), state, previous)
         # One token reads the newest memory, also where reading and writing have chunks of their own.

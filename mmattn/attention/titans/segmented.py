@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mmattn.attention.rotary import RotaryEmbedding
 from mmattn.kernels import BlockIndex, attention
+from mmattn.kernels.states import own_storage, trainable
 
 __all__ = ["SegmentedAttention", "WindowCache"]
 
@@ -92,8 +93,7 @@ class SegmentedAttention(nn.Module):
         v = own
         if self.to_learned_v_mix is not None and first_values is not None:
             v = own.lerp(first_values, self.to_learned_v_mix(x).sigmoid().transpose(1, 2)[..., None])
-        if cache is None:
-            cache = WindowCache(k[:, :, :0], v[:, :, :0], 0)
+        cache = WindowCache(k[:, :, :0], v[:, :, :0], 0) if cache is None else trainable(cache)
         q, k = self.rotary_emb(q, cache.position), self.rotary_emb(k, cache.position)
         out = self._sliding(q, k, v, cache) if self.sliding else self._disjoint(q, k, v, cache)
         return self.to_out(out.transpose(1, 2).flatten(2)), own, self._remember(k, v, cache)
@@ -138,4 +138,4 @@ class SegmentedAttention(nn.Module):
         k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
         keep = min(self.window, k.shape[2]) if self.sliding else position % self.window
         start = k.shape[2] - keep
-        return WindowCache(k[:, :, start:], v[:, :, start:], position)
+        return own_storage(WindowCache(k[:, :, start:], v[:, :, start:], position))

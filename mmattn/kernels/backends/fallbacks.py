@@ -66,22 +66,22 @@ def keep_out(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, T
 
 
 def differentiable_gradients(
-    definition: Attend, inputs: tuple[Tensor, Tensor, Tensor], grads: tuple[Tensor | None, Tensor | None]
+    definition: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of q, k and v with a graph of their own, through the definition; O(Tq Tk) memory.
+    """Returns the gradients of a fused operation's inputs with a graph of their own, through its definition.
 
-    The backward of a fused kernel is a formula that has no derivative; it is replaced where one is asked for.
+    The backward of a fused kernel is a formula that has no derivative; it is replaced where one is asked for. Costs
+    what the definition does.
 
     Args:
-        definition: computes the same ``out`` and ``lse`` by differentiable operations.
-        inputs: q, k, v ``(B, H|Hkv, T, D)``, with the graphs they came with.
-        grads: of ``out (B, H, Tq, Dv)`` and of ``lse (B, H, Tq)``; None is zero.
+        definition: computes the same outputs of the same inputs by differentiable operations.
+        inputs: tensors of any shapes, with the graphs they came with.
+        grads: of each output, of its shape; None is zero.
     """
     # Nodes of their own: k may be computed from q, and that path is not of this operation.
     own = [x.view_as(x) for x in inputs]
     wanted = [x for x in own if x.requires_grad]
-    q, k, v = own
-    given = [(y, grad) for y, grad in zip(definition(q, k, v), grads, strict=True) if grad is not None]
+    given = [(y, grad) for y, grad in zip(definition(*own), grads, strict=True) if grad is not None]
     if not wanted or not given:
         return tuple(None for _ in own)
     outputs, upstream = zip(*given, strict=True)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmattn.kernels.backends import triton_gla_gradients as gradients
 from mmattn.kernels.backends import triton_gla_kernels as kernels
+from mmattn.kernels.backends.fallbacks import differentiable_gradients
+from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["MAX_KEY_WIDTH", "gla_chunks", "obstacle", "tile_options", "warps"]
 
@@ -182,9 +183,14 @@ class _GlaChunks(torch.autograd.Function):
         return out, final
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
         state, q, k, v, g = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def definition(state: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+                return gated_recurrence(*tensors, state=state, scale=ctx.scale)
+
+            return None, None, *differentiable_gradients(definition, (state, q, k, v, g), (grad_out, grad_final))
         if not grad_out.numel():
             return None, None, grad_final, *(torch.zeros_like(x) for x in (q, k, v, g))
         call = _Call.of(q, k, v, g, scale=ctx.scale, chunk_size=ctx.chunk_size)

@@ -8,14 +8,19 @@ Letters: B batch, H heads, T tokens, h heads and n chunks of a group, C tokens o
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["Rule", "RuleByAutograd", "chunked", "power_of_two"]
+from mmattn.kernels.backends.fallbacks import differentiable_gradients
+
+__all__ = ["Definition", "Rule", "RuleByAutograd", "chunked", "power_of_two"]
+
+Definition: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
+"""A recurrence token by token, ``definition(*tokens, *heads, state=)``: what a graph of the gradients goes through."""
 
 # Tokens of a group: at 64 keys and 128 values, a temporary has a quarter or half of a megabyte.
 _GROUP = 1024
@@ -59,20 +64,28 @@ class RuleByAutograd(ABC):
 
 
 def chunked(
-    rule: Rule, tokens: list[Tensor], state: Tensor, *, chunk_size: int, heads: list[Tensor] | None = None
+    rule: Rule,
+    tokens: list[Tensor],
+    state: Tensor,
+    *,
+    chunk_size: int,
+    definition: Definition,
+    heads: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the outputs ``(B, H, T, V)`` and the final state ``(B, H, K, V)`` of a rule, both in the state's dtype.
 
-    Memory beside inputs and outputs is that of one group and of ``T / 1024`` states per head.
+    Memory beside inputs and outputs is that of one group and of ``T / 1024`` states per head. Gradients that are to be
+    differentiated again are those of the definition, whose memory is ``T`` states.
 
     Args:
         rule: the recurrence.
         tokens: q, k, v and gates ``(B, H, T, ...)``.
         state: ``(B, H, K, V)``.
         chunk_size: C.
+        definition: the same recurrence.
         heads: parameters of the heads ``(H, ...)``.
     """
-    out, state = _Chunked.apply(rule, chunk_size, len(tokens), state, *tokens, *(heads or []))
+    out, state = _Chunked.apply(rule, chunk_size, definition, len(tokens), state, *tokens, *(heads or []))
     return out, state
 
 
@@ -122,13 +135,21 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rule: Rule, chunk_size: int, num_tokens: int, state: Tensor, *tensors: Tensor
+        ctx: Any,
+        rule: Rule,
+        chunk_size: int,
+        definition: Definition,
+        num_tokens: int,
+        state: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         B, H = state.shape[:2]
         tokens, heads = [x.flatten(0, 1) for x in tensors[:num_tokens]], _repeat(tensors[num_tokens:], B, state.dtype)
         T, V = tokens[0].shape[1], state.shape[3]
-        final = state.flatten(0, 1).clone()
-        out = torch.empty(B * H, T, V, dtype=state.dtype, device=state.device)
+        # What is returned is no view: the caller may change it in place.
+        last = state.clone(memory_format=torch.contiguous_format)
+        result = torch.empty(B, H, T, V, dtype=state.dtype, device=state.device)
+        final, out = last.view(B * H, *state.shape[2:]), result.view(B * H, T, V)
         entering = []
         for groups in _groups(B * H, T, chunk_size):
             for group in groups:
@@ -137,18 +158,25 @@ class _Chunked(torch.autograd.Function):
                 part, after = rule.forward(here, [x[group.heads] for x in heads], entering[-1])
                 group.put(out, part)
                 final[group.heads] = after
-        ctx.rule, ctx.chunk_size, ctx.num_tokens = rule, chunk_size, num_tokens
+        ctx.rule, ctx.chunk_size, ctx.definition, ctx.num_tokens = rule, chunk_size, definition, num_tokens
         # One state per group and no temporary: the rule computes the group again.
         ctx.save_for_backward(state, *tensors, *entering)
-        return out.unflatten(0, (B, H)), final.unflatten(0, (B, H))
+        return result, last
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
-        num_inputs = len(ctx.needs_input_grad) - 3
+        num_inputs = len(ctx.needs_input_grad) - 4
         saved = ctx.saved_tensors  # read once: activation checkpointing forbids a second time
         state, *tensors = saved[:num_inputs]
         entering = [*saved[num_inputs:]]
+        if torch.is_grad_enabled():
+
+            def definition(state: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+                return ctx.definition(*tensors, state=state)  # type: ignore[no-any-return]
+
+            with torch.autocast(state.device.type, enabled=False):
+                found = differentiable_gradients(definition, (state, *tensors), (grad_out, grad_final))
+            return None, None, None, None, *found
         dtype, (B, H) = state.dtype, state.shape[:2]
         tokens = [x.flatten(0, 1) for x in tensors[: ctx.num_tokens]]
         heads = _repeat(tensors[ctx.num_tokens :], B, dtype)
@@ -176,7 +204,7 @@ class _Chunked(torch.autograd.Function):
             grad.unflatten(0, (B, H)).sum(0).to(x.dtype)
             for grad, x in zip(head_grads, tensors[ctx.num_tokens :], strict=True)
         ]
-        return None, None, None, *(x.unflatten(0, (B, H)) for x in (grad_state, *grads)), *of_heads
+        return None, None, None, None, *(x.unflatten(0, (B, H)) for x in (grad_state, *grads)), *of_heads
 
 
 def _repeat(heads: tuple[Tensor, ...], batch: int, dtype: torch.dtype) -> list[Tensor]:

@@ -9,12 +9,14 @@ Letters: n chunks, h heads, M = n h, C tokens of a chunk, K key width, V value w
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmattn.kernels.linear.chunked import RuleByAutograd, chunked
 from mmattn.kernels.linear.scalar_chunks import decay_matrix
+from mmattn.kernels.linear.token_by_token import delta_recurrence
 
 __all__ = ["delta_chunks"]
 
@@ -29,7 +31,8 @@ def delta_chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int)
         chunk_size: C.
     """
     C = max(1, min(chunk_size, tensors[0].shape[2]))
-    return chunked(_DeltaRule(scale), [*tensors], state, chunk_size=C)
+    definition = partial(delta_recurrence, scale=scale)
+    return chunked(_DeltaRule(scale), [*tensors], state, chunk_size=C, definition=definition)
 
 
 @dataclass(frozen=True)

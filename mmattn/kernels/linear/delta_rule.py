@@ -5,12 +5,13 @@ Letters: B batch, H heads, T tokens, K key width, V value width, C tokens of a c
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from mmattn.kernels.linear.delta_chunks import delta_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
 from mmattn.kernels.linear.sequences import Layout, Mode, Options, over_sequences
+from mmattn.kernels.linear.token_by_token import delta_recurrence
+from mmattn.kernels.states import trainable
 
 __all__ = ["delta_rule", "delta_rule_step", "gated_delta_rule", "gated_delta_rule_step"]
 
@@ -53,7 +54,7 @@ def delta_rule(
     options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
     options.check(chunk_size=chunk_size)
     chunks = partial(delta_chunks, chunk_size=chunk_size)
-    return over_sequences({"q": q, "k": k, "v": v, "beta": beta}, options, naive=_naive, chunks=chunks)
+    return over_sequences({"q": q, "k": k, "v": v, "beta": beta}, options, naive=delta_recurrence, chunks=chunks)
 
 
 def gated_delta_rule(
@@ -93,7 +94,9 @@ def gated_delta_rule(
     options = Options(scale, initial_state, mode, layout, cu_seqlens, mask)
     options.check(chunk_size=chunk_size)
     chunks = partial(delta_chunks, chunk_size=chunk_size)
-    return over_sequences({"q": q, "k": k, "v": v, "beta": beta, "g": g}, options, naive=_naive, chunks=chunks)
+    return over_sequences(
+        {"q": q, "k": k, "v": v, "beta": beta, "g": g}, options, naive=delta_recurrence, chunks=chunks
+    )
 
 
 def delta_rule_step(
@@ -114,7 +117,7 @@ def delta_rule_step(
         4.0
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    dtype = v.dtype
+    dtype, state = v.dtype, trainable(state)
     q, k, v, beta = cast(state.dtype, q, k, v, beta)
     state = update(state, None, k, beta[..., None] * (v - read(k, state, 1.0, v)))
     return read(q, state, scale, v).to(dtype), state
@@ -135,16 +138,3 @@ def gated_delta_rule_step(
         5.0
     """
     return delta_rule_step(q, k, v, beta, state * g.to(state.dtype).exp()[..., None, None], scale=scale)
-
-
-def _naive(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    q, k, v, beta, *gates = (x.to(state.dtype) for x in tensors)
-    outs = []
-    for t in range(q.shape[2]):
-        for g in gates:
-            state = state * g[:, :, t, None, None].exp()
-        answer = (k[:, :, t, :, None] * state).sum(dim=2)
-        correction = beta[:, :, t, None] * (v[:, :, t] - answer)
-        state = state + k[:, :, t, :, None] * correction[:, :, None, :]
-        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
-    return (torch.stack(outs, dim=2) if outs else v), state

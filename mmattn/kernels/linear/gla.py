@@ -101,5 +101,6 @@ def _chunks(
 
         return triton_gla.gla_chunks(*tensors, state=state, scale=scale, chunk_size=chunk_size)
     return gla_chunks(
-        *tensors, state=state, bonus=None, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size
-    )
+        *tensors, state=state, bonus=None, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size,
+        definition=gated_recurrence,
+    )  # fmt: skip

@@ -13,12 +13,13 @@ Letters: h heads, n chunks, M = n h, C tokens of a chunk, K key and V value widt
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmattn.kernels.linear.chunk_states import grad_gates, gradients, outputs
-from mmattn.kernels.linear.chunked import chunked, power_of_two
+from mmattn.kernels.linear.chunked import Definition, chunked, power_of_two
 
 __all__ = ["gla_chunks"]
 
@@ -27,7 +28,13 @@ _LEAF_DECAY = 40.0
 
 
 def gla_chunks(
-    *tensors: Tensor, state: Tensor, bonus: Tensor | None, scale: float, chunk_size: int, subchunk_size: int
+    *tensors: Tensor,
+    state: Tensor,
+    bonus: Tensor | None,
+    scale: float,
+    chunk_size: int,
+    subchunk_size: int,
+    definition: Definition,
 ) -> tuple[Tensor, Tensor]:
     """Returns outputs ``(B, H, T, V)`` and final state ``(B, H, K, V)``, with a hand-written backward pass.
 
@@ -39,10 +46,13 @@ def gla_chunks(
         scale: multiplies q.
         chunk_size: C, rounded up to a power of two.
         subchunk_size: the smallest leaf that is tried before leaves of one token.
+        definition: the same token by token, of tensors and bonus, with ``state`` and ``scale``.
     """
     C = power_of_two(chunk_size, at_most=tensors[0].shape[2])
     rule = _GlaRule(scale, min(C, power_of_two(subchunk_size, at_most=C)))
-    return chunked(rule, [*tensors], state, chunk_size=C, heads=[] if bonus is None else [bonus])
+    heads = [] if bonus is None else [bonus]
+    definition = partial(definition, scale=scale)
+    return chunked(rule, [*tensors], state, chunk_size=C, definition=definition, heads=heads)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ passes to update it, one to read from it, and no operation besides.
 import torch
 from torch import Tensor
 
+from mmattn.kernels.states import trainable
+
 __all__ = ["cast", "gated_step", "read", "update"]
 
 
@@ -29,7 +31,7 @@ def gated_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = v.dtype
     q, k, v, g = cast(state.dtype, q, k, v, g)
-    state = update(state, g.exp(), k, v)
+    state = update(trainable(state), g.exp(), k, v)
     return read(q, state, scale, v).to(dtype), state
 
 

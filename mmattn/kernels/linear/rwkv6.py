@@ -11,6 +11,7 @@ from torch import Tensor
 from mmattn.kernels.linear.gla_chunks import gla_chunks
 from mmattn.kernels.linear.one_token import cast, read, update
 from mmattn.kernels.linear.sequences import Layout, Mode, Options, over_sequences
+from mmattn.kernels.states import trainable
 
 __all__ = ["rwkv6", "rwkv6_step"]
 
@@ -60,8 +61,9 @@ def rwkv6(
     options.check(chunk_size=chunk_size, subchunk_size=subchunk_size)
     if q.ndim == 4 and u.shape != (expected := (q.shape[1 if layout == "bhtd" else 2], q.shape[3])):
         raise ValueError(f"u must be (H, K) = {expected}, got {tuple(u.shape)}")
-    chunks = partial(gla_chunks, bonus=u, chunk_size=chunk_size, subchunk_size=subchunk_size)
-    return over_sequences({"q": q, "k": k, "v": v, "w": w}, options, naive=partial(_naive, u=u), chunks=chunks)
+    chunks = partial(gla_chunks, bonus=u, chunk_size=chunk_size, subchunk_size=subchunk_size, definition=_naive)
+    tensors = {"q": q, "k": k, "v": v, "w": w}
+    return over_sequences(tensors, options, naive=lambda *x, **rest: _naive(*x, u, **rest), chunks=chunks)
 
 
 def rwkv6_step(
@@ -83,7 +85,7 @@ def rwkv6_step(
         (tensor([[[3.]]]), tensor([[[[1.5000]]]]))
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    dtype = v.dtype
+    dtype, state = v.dtype, trainable(state)
     q, k, v, w, u = cast(state.dtype, q, k, v, w, u)
     # The bonus needs no K x V product: q diag(u) k^T is one number per head.
     bonus = scale * (q * u * k).sum(dim=-1, keepdim=True)
@@ -91,9 +93,8 @@ def rwkv6_step(
     return out.to(dtype), update(state, w.exp(), k, v)
 
 
-def _naive(*tensors: Tensor, state: Tensor, u: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    q, k, v, w = (x.to(state.dtype) for x in tensors)
-    u = u.to(state.dtype)
+def _naive(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    q, k, v, w, u = (x.to(state.dtype) for x in tensors)
     outs = []
     for t in range(q.shape[2]):
         added = k[:, :, t, :, None] * v[:, :, t, None, :]

@@ -7,12 +7,14 @@ Letters: n chunks, h heads, M = n h, C tokens of a chunk, K key width, V value w
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmattn.kernels.linear.chunk_states import grad_gates, gradients, outputs
 from mmattn.kernels.linear.chunked import chunked
+from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["decay_matrix", "scalar_chunks"]
 
@@ -27,7 +29,8 @@ def scalar_chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int
         chunk_size: C.
     """
     C = max(1, min(chunk_size, tensors[0].shape[2]))
-    return chunked(_ScalarRule(scale), [*tensors], state, chunk_size=C)
+    definition = partial(gated_recurrence, scale=scale)
+    return chunked(_ScalarRule(scale), [*tensors], state, chunk_size=C, definition=definition)
 
 
 def decay_matrix(g: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmattn.kernels.states import trainable
+
 __all__ = ["Kernel", "Layout", "Mode", "Options", "check_mask", "check_options", "compute_dtype", "over_sequences"]
 
 Mode = Literal["auto", "naive", "chunk"]
@@ -179,7 +181,7 @@ def _initial_state(tensors: dict[str, Tensor], given: Tensor | None, sequences: 
     if given.shape != shape:
         letters = "(B, H, K, V)" if sequences is None else "(N, H, K, V)"
         raise ValueError(f"initial_state must be {letters} = {shape}, got {tuple(given.shape)}")
-    return given.to(dtype)
+    return trainable(given).to(dtype)
 
 
 def _packed(

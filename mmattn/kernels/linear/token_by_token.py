@@ -1,9 +1,9 @@
-"""The definition of a gated sum of products, token by token: gated linear attention and its kin without a bonus."""
+"""Recurrences as they are defined, token by token: sums of products with gates, and the delta rule."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["gated_recurrence"]
+__all__ = ["delta_recurrence", "gated_recurrence"]
 
 
 def gated_recurrence(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -21,5 +21,25 @@ def gated_recurrence(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Ten
         for g in gates:
             state = state * g[:, :, t, :, None].exp()
         state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
+    return (torch.stack(outs, dim=2) if outs else v), state
+
+
+def delta_recurrence(*tensors: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Returns the outputs ``(B, H, T, V)`` of the delta rule and ``S_T``; ``gated_delta_rule`` has the formula.
+
+    Args:
+        tensors: q, k, v ``(B, H, T, .)``, beta ``(B, H, T)`` and, if gated, log-decays ``(B, H, T)``.
+        state: ``(B, H, K, V)``; its dtype is the one of the arithmetic.
+        scale: multiplies q.
+    """
+    q, k, v, beta, *gates = (x.to(state.dtype) for x in tensors)
+    outs = []
+    for t in range(q.shape[2]):
+        for g in gates:
+            state = state * g[:, :, t, None, None].exp()
+        answer = (k[:, :, t, :, None] * state).sum(dim=2)
+        correction = beta[:, :, t, None] * (v[:, :, t] - answer)
+        state = state + k[:, :, t, :, None] * correction[:, :, None, :]
         outs.append(scale * (q[:, :, t, :, None] * state).sum(dim=2))
     return (torch.stack(outs, dim=2) if outs else v), state

@@ -15,6 +15,7 @@ from mmattn.kernels.linear.one_token import cast, read, update
 from mmattn.kernels.linear.scalar_chunks import scalar_chunks
 from mmattn.kernels.linear.sequences import Kernel, Layout, Mode, Options, over_sequences
 from mmattn.kernels.linear.token_by_token import gated_recurrence
+from mmattn.kernels.states import trainable
 
 __all__ = ["linear_attention", "linear_attention_step", "with_ones"]
 
@@ -106,7 +107,7 @@ def linear_attention_step(
     phi = _map(feature_map)
     q, k, values = cast(state.dtype, phi(q), phi(k), v)
     values = with_ones(values) if normalize else values
-    state = update(state, None, k, values)
+    state = update(trainable(state), None, k, values)
     out = read(q, state, q.shape[-1] ** -0.5 if scale is None else scale, values)
     return (_normalized(out, eps) if normalize else out).to(v.dtype), state
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from mmattn.kernels.linear.sequences import Layout, Mode, check_mask, check_options
 from mmattn.kernels.memory.network import Memory, Reduction, aligned, backward, memory_gradients, norm_residual, recall
 from mmattn.kernels.memory.scan import decay_products
+from mmattn.kernels.states import trainable
 
 __all__ = ["MemoryState", "neural_memory", "neural_memory_step"]
 
@@ -253,6 +254,7 @@ def _begin(initial: MemoryState | Memory | None, tokens: _Tokens, chunk_size: in
     if initial is None:
         shape = (*tokens.k.shape[:2], tokens.k.shape[3], tokens.v.shape[3])
         initial = Memory((tokens.k.new_zeros(shape),))
+    initial = trainable(initial)
     state = initial if isinstance(initial, MemoryState) else MemoryState.start(initial)
     memory, momentum, base = (m.map(lambda t: t.to(tokens.v.dtype)) for m in state[:3])
     _check_memory(memory, tokens.k, tokens.v)
