@@ -11,11 +11,13 @@ from mmattn.kernels.backends import reference
 from mmattn.kernels.backends.fallbacks import Attend, all_finite, is_traced, keep_out
 from mmattn.kernels.backends.resolve import Backend, resolve
 from mmattn.kernels.block_index import BlockIndex
+from mmattn.kernels.windows import Window, sides
 
 __all__ = ["attention"]
 
 # Backends that need no index for a mask without blocks and window.
 _DENSE = ("reference", "cpu")
+_PLAIN = ((-1, -1), (-1, 0))
 
 
 @overload
@@ -25,8 +27,8 @@ def attention(
     v: Tensor,
     blocks: BlockIndex | None = None,
     *,
-    causal: bool = False,
-    window: int | None = None,
+    causal: bool | None = None,
+    window: Window | None = None,
     scale: float | Tensor | None = None,
     return_lse: Literal[False] = False,
     backend: Backend = "auto",
@@ -40,8 +42,8 @@ def attention(
     v: Tensor,
     blocks: BlockIndex | None = None,
     *,
-    causal: bool = False,
-    window: int | None = None,
+    causal: bool | None = None,
+    window: Window | None = None,
     scale: float | Tensor | None = None,
     return_lse: Literal[True],
     backend: Backend = "auto",
@@ -54,8 +56,8 @@ def attention(
     v: Tensor,
     blocks: BlockIndex | None = None,
     *,
-    causal: bool = False,
-    window: int | None = None,
+    causal: bool | None = None,
+    window: Window | None = None,
     scale: float | Tensor | None = None,
     return_lse: bool = False,
     backend: Backend = "auto",
@@ -76,8 +78,11 @@ def attention(
         k: ``(B, Hkv, Tk, D)``, H a multiple of Hkv; query head ``h`` reads key head ``h // (H / Hkv)``.
         v: ``(B, Hkv, Tk, Dv)``.
         blocks: the mask; it carries its own predicate, so ``causal`` and ``window`` must then be left out.
-        causal: key ``j`` is visible to query ``i`` if ``j <= i + Tk - Tq`` (bottom-right alignment).
-        window: key ``j`` is visible if ``i + Tk - Tq - j < window``.
+        causal: key ``j`` is visible to query ``i`` if ``j <= p`` with ``p = i + Tk - Tq`` (bottom-right alignment).
+        window: a number of keys is a *causal* window: key ``j`` is visible if ``0 <= p - j < window``. A pair
+            ``(left, right)`` shows ``left`` keys before and ``right`` keys after ``p``, -1 for all of them, as in
+            flash-attn. A window of the past that shows all later keys is ``(window - 1, -1)``, or
+            ``causal=False`` beside the number.
         scale: multiplies the scores, default ``1 / sqrt(D)``; a tensor ``()`` or ``(H,)`` may be learned. A temperature
             per query multiplies q before the call.
         return_lse: also return ``lse``.
@@ -100,25 +105,40 @@ def attention(
     _check_tensors(q, k, v)
     _check_mask(q, k, blocks, causal, window)
     q, scale = _scaled(q, scale)
+    span = sides(window, causal)
     if is_traced((q, k, v)):
-        return _chosen(_definition(q, k, v, blocks, causal, window, scale), return_lse)
+        return _chosen(_definition(q, k, v, blocks, span, scale), return_lse)
     chosen = resolve(q, backend)
     if return_lse and chosen.name == "flex":
         raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
+    if blocks is None:
+        k, v, span = _within_reach(q, k, v, span)
     # Imported by name: Triton and FlexAttention are loaded where they run, and only there.
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
     attend: Attend
-    if blocks is None and window is None and chosen.name in _DENSE:
-        attend = partial(module.dense_attention, causal=causal, scale=scale)
+    if blocks is None and span in _PLAIN and chosen.name in _DENSE:
+        attend = partial(module.dense_attention, causal=span == (-1, 0), scale=scale)
     else:
-        blocks = _built_in(q.shape[2], k.shape[2], causal, window, q.device) if blocks is None else blocks
+        blocks = _built_in(q.shape[2], k.shape[2], span, q.device) if blocks is None else blocks
         attend = partial(module.block_sparse_attention, blocks=blocks, scale=scale)
     result = attend(q, k, v)
     # Without a mask there is nothing to keep out. Gradients can be spoilt by what the output does not show.
-    is_masked = blocks is not None or (causal and q.shape[2] > 1)
+    is_masked = blocks is not None or (span != (-1, -1) and q.shape[2] > 1)
     if is_masked and chosen.name == "cpu" and not all_finite(*((k, v) if result[0].requires_grad else result[:1])):
         result = keep_out(attend, q, k, v)
     return _chosen(result, return_lse)
+
+
+def _within_reach(q: Tensor, k: Tensor, v: Tensor, span: tuple[int, int]) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Returns the keys and values that any query's window reaches, and what is left of the window there."""
+    left, right = span
+    unseen = k.shape[2] - q.shape[2] - left
+    if left >= 0 and unseen > 0:
+        k, v = k[:, :, unseen:], v[:, :, unseen:]
+    # The first query stands left keys in at most: whoever stands last sees them all.
+    if q.shape[2] == 1 and left >= k.shape[2] - 1:
+        left = right = -1
+    return k, v, (left, right)
 
 
 def _chosen(result: tuple[Tensor, Tensor], return_lse: bool) -> Tensor | tuple[Tensor, Tensor]:
@@ -138,10 +158,10 @@ def _scaled(q: Tensor, scale: float | Tensor | None) -> tuple[Tensor, float]:
 
 
 def _definition(
-    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex | None, causal: bool, window: int | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex | None, span: tuple[int, int], scale: float
 ) -> tuple[Tensor, Tensor]:
     if blocks is None:
-        return reference.dense_attention(q, k, v, causal=causal, window=window, scale=scale)
+        return reference.dense_attention(q, k, v, window=span, scale=scale)
     return reference.block_sparse_attention(q, k, v, blocks, scale=scale)
 
 
@@ -156,12 +176,12 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def _built_in(q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device) -> BlockIndex:
+def _built_in(q_len: int, k_len: int, span: tuple[int, int], device: torch.device) -> BlockIndex:
     """Returns the index of a built-in mask; kept, so that all layers of a model share what is derived from it."""
-    return BlockIndex.all_blocks(q_len, k_len, causal=causal, window=window, device=device)
+    return BlockIndex.all_blocks(q_len, k_len, window=span, device=device)
 
 
-def _check_mask(q: Tensor, k: Tensor, blocks: object, causal: bool, window: object) -> None:
+def _check_mask(q: Tensor, k: Tensor, blocks: object, causal: bool | None, window: object) -> None:
     if isinstance(blocks, Tensor):
         raise ValueError(
             f"blocks must be a BlockIndex, got a tensor {tuple(blocks.shape)} of {blocks.dtype}: BlockIndex.from_mask "
@@ -173,8 +193,6 @@ def _check_mask(q: Tensor, k: Tensor, blocks: object, causal: bool, window: obje
         raise ValueError("blocks carry their own predicate: build it with causal/window instead of passing both")
     if blocks is not None:
         _check_blocks(q, k, blocks)
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"window must be at least 1 token (the query's own position), and whole, got {window}")
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -13,6 +13,8 @@ from mmattn.kernels import block_ids, spans
 __all__ = ["BlockFields", "SplitBlocks", "TransposedBlocks"]
 
 T = TypeVar("T")
+# Kept at a time of what was derived from an index.
+_MOST_DERIVED = 8
 
 
 class SplitBlocks(NamedTuple):
@@ -104,8 +106,11 @@ class BlockFields:
         return {}
 
     def derived(self, key: Hashable, build: Callable[[], T]) -> T:
-        """Returns ``build()``, computed once per key and kept with the index: for what backends derive from it."""
+        """Returns ``build()``, kept with the index for the last few keys: for what backends derive from it."""
         if key not in self._derived:
+            # Plans depend on batch and heads, which vary: the oldest one goes.
+            while len(self._derived) >= _MOST_DERIVED:
+                del self._derived[next(iter(self._derived))]
             self._derived[key] = build()
         return cast("T", self._derived[key])
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from mmattn.kernels.block_fields import BlockFields
-from mmattn.kernels.block_ids import ids_to_mask, mask_to_ids
-from mmattn.kernels.spans import slice_spans
+from mmattn.kernels.block_ids import block_validity, keep_ids, mask_to_ids
+from mmattn.kernels.spans import block_areas, slice_spans, touched_blocks
+from mmattn.kernels.windows import windowed
 
 __all__ = ["BlockPatterns"]
 
@@ -44,10 +45,11 @@ class BlockPatterns(BlockFields):
             k_len: number of keys, default ``nk * k_block``.
             q_block: queries per block.
             k_block: keys per block.
-            **predicate: further ``BlockIndex`` fields: causal, window, sinks, cu_q, cu_k, k_valid, spans.
+            **predicate: further ``BlockIndex`` fields: causal, window, sinks, cu_q, cu_k, k_valid, spans. A window is
+                a number of keys or (left, right), as in ``attention``.
 
         Raises:
-            ValueError: the mask is not boolean, or its shape does not fit the lengths.
+            ValueError: the mask is not boolean, its shape does not fit the lengths, or the window is none.
         """
         if mask.dtype != torch.bool or not 2 <= mask.ndim <= 4:
             raise ValueError(
@@ -61,7 +63,7 @@ class BlockPatterns(BlockFields):
                 f"{k_len} keys in blocks of {k_block} make {-(-k_len // k_block)} blocks, mask has {mask.shape[-1]}"
             )
         count, index = mask_to_ids(mask)
-        return cls(count, index, q_block, k_block, q_len, k_len, **predicate)
+        return cls(count, index, q_block, k_block, q_len, k_len, **windowed(q_len, k_len, predicate, mask.device))
 
     @classmethod
     def all_blocks(
@@ -76,10 +78,16 @@ class BlockPatterns(BlockFields):
     ) -> Self:
         """Returns the index of all blocks in which the predicate allows anything; also ``BlockIndex.dense``."""
         k_len = q_len if k_len is None else k_len
-        shape = (-(-q_len // q_block), -(-k_len // k_block))
-        mask = torch.ones(shape, dtype=torch.bool, device=device)
-        every = cls.from_mask(mask, q_len, k_len, q_block=q_block, k_block=k_block, **predicate)
-        return _without_empty_blocks(every) if predicate else every
+        if not predicate:
+            shape = (-(-q_len // q_block), -(-k_len // k_block))
+            mask = torch.ones(shape, dtype=torch.bool, device=device)
+            return cls.from_mask(mask, q_len, k_len, q_block=q_block, k_block=k_block)
+        # The predicate is asked first: a mask of all pairs of blocks would be quadratic, and its band is not.
+        none = torch.zeros(1, 1, -(-q_len // max(1, q_block)), 0, dtype=torch.int32, device=device)
+        fields = windowed(q_len, k_len, predicate, none.device)
+        empty = cls(none.sum(dim=-1, dtype=torch.int32), none, q_block, k_block, q_len, k_len, **fields)
+        count, index = touched_blocks(empty.row_spans, q_block, k_block)
+        return _without_empty_blocks(replace(empty, count=count[None, None], index=index[None, None]))
 
     # On an instance the field of that name; ``BlockIndex`` tells type checkers so.
     @classmethod
@@ -89,11 +97,24 @@ class BlockPatterns(BlockFields):
 
     @classmethod
     def sliding_window(
-        cls, window: int, q_len: int, k_len: int | None = None, *, sinks: int = 0, causal: bool = True, **options: Any
+        cls,
+        window: int | tuple[int, int],
+        q_len: int,
+        k_len: int | None = None,
+        *,
+        sinks: int = 0,
+        causal: bool | None = None,
+        **options: Any,
     ) -> Self:
         """Returns the mask of the last ``window`` keys (the query's own included) and the first ``sinks`` keys.
 
-        With ``causal=False`` the window limits the past only: later keys stay visible.
+        Args:
+            window: keys, or (left, right), as in ``attention``.
+            q_len: number of queries.
+            k_len: number of keys, default ``q_len``.
+            sinks: first keys that stay visible.
+            causal: False lets a number of keys limit the past only: all later keys stay visible.
+            **options: those of ``all_blocks``.
         """
         return cls.all_blocks(q_len, k_len, causal=causal, window=window, sinks=sinks, **options)
 
@@ -142,7 +163,7 @@ class BlockPatterns(BlockFields):
         if not isinstance(flat, Tensor):
             lists = [torch.as_tensor(ids, dtype=torch.int64) for ids in flat]
             flat = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1)
-        ids = flat.long().reshape(-1, *flat.shape[-2:])
+        ids = flat.long().reshape(flat.shape[:-2].numel(), *flat.shape[-2:])
         if ids.numel() and int(ids.max()) >= num_q * num_k:
             raise ValueError(f"flattened ids must be below {num_q} * {num_k} blocks, got {int(ids.max())}")
         mask = torch.zeros(*ids.shape[:2], num_q * num_k + 1, dtype=torch.bool, device=ids.device)
@@ -230,11 +251,11 @@ class BlockPatterns(BlockFields):
 
 def _without_empty_blocks(blocks: Blocks) -> Blocks:
     """Returns the same mask without the blocks in which nothing is allowed."""
-    partial_count, partial, full_count, full = blocks.split
-    nk = blocks.num_k_blocks
-    mask = ids_to_mask(partial_count, partial, nk) | ids_to_mask(full_count, full, nk)
-    if mask.shape[0] > 1:
+    areas = block_areas(blocks.row_spans, blocks.index, blocks.q_block, blocks.k_block, blocks.k_len)
+    keep = (torch.arange(blocks.index.shape[-1], device=blocks.device) < blocks.count[..., None]) & (areas > 0)
+    if blocks.k_valid is not None:
+        none_valid, _ = block_validity(blocks.k_valid, blocks.num_k_blocks, blocks.k_block)
         # Padding is per batch item, the selection stays shared.
-        mask = mask.any(dim=0, keepdim=True)
-    count, index = mask_to_ids(mask)
+        keep &= ~none_valid.all(dim=0)[blocks.index.long()]
+    count, index = keep_ids(blocks.index, keep)
     return replace(blocks, count=count, index=index)

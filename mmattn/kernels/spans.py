@@ -9,7 +9,10 @@ memory instead of the O(T^2) of a boolean mask.
 import torch
 from torch import Tensor
 
-__all__ = ["allowed", "block_areas", "intersect", "normalise", "positional_spans", "slice_spans"]
+__all__ = ["allowed", "block_areas", "intersect", "normalise", "positional_spans", "slice_spans", "touched_blocks"]
+
+# Pairs of a query and a key block that are looked at together.
+_PAIRS = 1 << 20
 
 
 def positional_spans(
@@ -22,11 +25,12 @@ def positional_spans(
     cu_q: Tensor | None,
     cu_k: Tensor | None,
     device: torch.device,
+    ahead: int = 0,
 ) -> Tensor:
     """Returns the normal spans of the positional predicate, ``(S, q_len, 2)``.
 
     With aligned position ``p = i + offset`` (bottom-right alignment, inside the query's document if there are any) key
-    ``j`` is allowed if ``j <= p`` (causal) and (``p - j < window`` or ``j`` is one of the first ``sinks`` keys).
+    ``j`` is allowed if ``j <= p + ahead`` (causal) and (``p - j < window`` or ``j`` is one of the first ``sinks``).
 
     Example:
         >>> positional_spans(
@@ -45,7 +49,7 @@ def positional_spans(
     else:
         first, last = torch.zeros_like(query), torch.full_like(query, k_len)
         position = query + (k_len - q_len)
-    stop = torch.minimum(last, position + 1) if causal else last
+    stop = torch.minimum(last, position + 1 + ahead) if causal else last
     if window is None:
         return normalise(torch.stack([first, stop], dim=-1)[None])
     start = torch.maximum(first, position - window + 1)
@@ -156,21 +160,60 @@ def block_areas(spans: Tensor, index: Tensor, q_block: int, k_block: int, k_len:
         k_len: number of keys; the last block may be short.
 
     Returns:
-        int64 like ``index``. Time and memory O(q_block) times the size of one block row of ``index``.
+        int64 like ``index``. Time O(q_block) times the size of ``index``, in pieces of bounded memory.
 
     Example:
         >>> block_areas(torch.tensor([[[0, 1], [0, 2]]]), torch.tensor([[0]]), 2, 2, k_len=2).tolist()
         [[3]]
     """
+    nq, width = index.shape[-2:]
     areas = torch.zeros(index.shape, dtype=torch.int64, device=index.device)
-    for row in range(index.shape[-2]):
-        rows = spans[:, row * q_block : (row + 1) * q_block]  # (S, q, 2)
-        start = index[..., row, :].long() * k_block
+    rows = torch.nn.functional.pad(spans, (0, 0, 0, nq * q_block - spans.shape[1])).unflatten(1, (nq, q_block))
+    step = max(1, _PAIRS // max(1, index[..., :1, :].numel() * q_block))
+    for first in range(0, nq if width else 0, step):
+        some = slice(first, first + step)
+        start = index[..., some, :].long() * k_block
         stop = (start + k_block).clamp(max=k_len)
-        total = torch.zeros_like(start)
-        for span in rows:
+        for span in rows[:, some]:  # (n, q, 2)
             # Spans of a query are disjoint, so the overlaps add up without counting a pair twice.
-            overlap = torch.minimum(stop[..., None], span[:, 1]) - torch.maximum(start[..., None], span[:, 0])
-            total += overlap.clamp(min=0).sum(dim=-1)
-        areas[..., row, :] = total
+            begin, end = span[:, None, :, 0], span[:, None, :, 1]
+            overlap = torch.minimum(stop[..., None], end) - torch.maximum(start[..., None], begin)
+            areas[..., some, :] += overlap.clamp(min=0).sum(dim=-1)
     return areas
+
+
+def touched_blocks(spans: Tensor, q_block: int, k_block: int) -> tuple[Tensor, Tensor]:
+    """Returns count ``(nq,)`` and ids ``(nq, m)`` of the key blocks between the ends of each query block's spans.
+
+    A few of them may lie in gaps, none is missing. Time and memory O(Tq + nq m): a window of a long text costs what
+    its band does.
+
+    Args:
+        spans: normal ``(S, Tq, 2)``.
+        q_block: queries per block.
+        k_block: keys per block.
+
+    Example:
+        >>> touched_blocks(torch.tensor([[[0, 1], [0, 2], [4, 9], [5, 6]]]), 2, 2)
+        (tensor([1, 3], dtype=torch.int32), tensor([[0, 0, 0],
+                [2, 3, 4]], dtype=torch.int32))
+    """
+    nq = -(-spans.shape[1] // q_block)
+    rows = torch.nn.functional.pad(spans, (0, 0, 0, nq * q_block - spans.shape[1])).unflatten(1, (nq, q_block))
+    start, stop = rows.unbind(-1)  # (S, nq, q)
+    empty = stop <= start
+    first = start.masked_fill(empty, torch.iinfo(torch.int64).max).amin(dim=-1) // k_block
+    after = -(-stop.masked_fill(empty, 0).amax(dim=-1) // k_block)
+    # Ranges of one query block may overlap; ids are made unique by sorting, repeated ones last.
+    length = (after - first).clamp(min=0)
+    steps = torch.arange(int(length.max()) if length.numel() else 0, device=spans.device)
+    far = torch.iinfo(torch.int64).max
+    ids = torch.where(steps < length[..., None], first[..., None] + steps, far).transpose(0, 1).flatten(1)
+    ids = ids.sort(dim=-1).values
+    repeated = torch.zeros_like(ids, dtype=torch.bool)
+    repeated[:, 1:] = ids[:, 1:] == ids[:, :-1]
+    ids = ids.masked_fill(repeated, far).sort(dim=-1).values
+    count = (ids < far).sum(dim=-1)
+    widest = int(count.max()) if count.numel() else 0
+    ids = ids[:, :widest].masked_fill(ids[:, :widest] == far, 0)
+    return count.to(torch.int32), ids.to(torch.int32)

@@ -40,6 +40,6 @@ def own_storage(state: S) -> S:
 
 def trainable(state: S) -> S:
     """Returns a state that autograd may keep: tensors ``(...)`` made under ``torch.inference_mode`` are copied."""
-    if torch.is_inference_mode_enabled():
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return state
     return map_tensors(state, lambda x: x.clone() if x.is_inference() else x)

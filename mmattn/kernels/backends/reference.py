@@ -40,16 +40,27 @@ def block_sparse_attention(
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, window: int | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, window: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns dense, bottom-right causal or windowed attention of q, k, v ``(B, H, T, D)`` and lse ``(B, H, T)``."""
-    if not causal and window is None:
+    """Returns dense, bottom-right causal or windowed attention of q, k, v ``(B, H, T, D)`` and lse ``(B, H, T)``.
+
+    Args:
+        q: as in ``block_sparse_attention``, as are the other tensors.
+        k: the same.
+        v: the same.
+        scale: multiplies the scores.
+        causal: the window (-1, 0).
+        window: keys seen before and after a query's own, -1 for all of them.
+    """
+    left, right = window or (-1, 0 if causal else -1)
+    if (left, right) == (-1, -1):
         return _attention(q, k, v, None, scale)
     # Moved to the bottom right corner: the last query stands where the last key does.
     query = torch.arange(q.shape[2], device=q.device)[:, None] + (k.shape[2] - q.shape[2])
     distance = query - torch.arange(k.shape[2], device=q.device)
-    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-    return _attention(q, k, v, mask if window is None else mask & (distance < window), scale)
+    mask = torch.ones_like(distance, dtype=torch.bool)
+    mask = mask if left == -1 else mask & (distance <= left)
+    return _attention(q, k, v, mask if right == -1 else mask & (distance >= -right), scale)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

@@ -172,7 +172,7 @@ class _Chunked(torch.autograd.Function):
         if torch.is_grad_enabled():
 
             def definition(state: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-                return ctx.definition(*tensors, state=state)  # type: ignore[no-any-return]
+                return ctx.definition(*tensors, state=state)
 
             with torch.autocast(state.device.type, enabled=False):
                 found = differentiable_gradients(definition, (state, *tensors), (grad_out, grad_final))

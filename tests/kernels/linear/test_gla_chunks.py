@@ -77,14 +77,6 @@ def test_gradients_that_are_not_asked_for_are_not_needed() -> None:
     torch.testing.assert_close(ours, expected)
 
 
-def test_differentiating_twice_is_refused() -> None:
-    leaves = [x.requires_grad_() for x in inputs(KERNELS["gla"], 1, 8).values()]
-    out, _ = KERNELS["gla"].run(*leaves, mode="chunk")
-    (grad,) = torch.autograd.grad(out.square().sum(), leaves[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
-
-
 def test_nothing_of_the_size_of_all_states_is_kept_for_the_backward_pass() -> None:
     q, k, v, g = (x.requires_grad_() for x in torch.randn(4, 1, 2, 512, 32).clamp(max=0))
     saved: list[int] = []
