@@ -9,11 +9,12 @@ from torch import Tensor
 
 from mmattn.kernels.backends.resolve import Backend, resolve
 from mmattn.kernels.block_index import BlockIndex
+from mmattn.kernels.score_terms import fold_scale, score_terms
 
 __all__ = ["attention"]
 
 # Backends that need no index for a mask without blocks and window.
-_DENSE = ("reference", "cpu")
+_DENSE = ("reference", "cpu", "scored")
 
 
 @overload
@@ -25,7 +26,10 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: Literal[False] = False,
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -40,7 +44,10 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: Literal[True],
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]: ...
@@ -54,15 +61,20 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: bool = False,
     backend: Backend = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Returns ``softmax(scale q k^T + mask) v``, and on request the log-sum-exp of every row.
 
-    Rows that attend nothing give ``out = 0``, ``lse = -inf`` and zero gradients. Both outputs are differentiable with
-    respect to q, k and v. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored
-    (backend ``reference`` excepted).
+    With all terms the scores are ``cap tanh(scale q k^T / cap) - slope |i + Tk - Tq - j| + bias + mask``, cap being
+    ``softcap`` and slope one of ``alibi_slopes``. Rows that attend nothing give ``out = 0``, ``lse = -inf`` and zero
+    gradients. Both outputs are differentiable with respect to q, k, v, and to scale, bias and alibi_slopes where these
+    are tensors. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored (backend
+    ``reference`` and a bias of that size excepted).
 
     Args:
         q: ``(B, H, Tq, D)`` float64, float32, float16 or bfloat16.
@@ -71,10 +83,15 @@ def attention(
         blocks: the mask; it carries its own predicate, so ``causal`` and ``window`` must then be left out.
         causal: key ``j`` is visible to query ``i`` if ``j <= i + Tk - Tq`` (bottom-right alignment).
         window: key ``j`` is visible if ``i + Tk - Tq - j < window``.
-        scale: multiplies the scores, default ``1 / sqrt(D)``. A temperature per query multiplies q before the call.
+        scale: multiplies the scores, default ``1 / sqrt(D)``; a tensor ``()``, ``(H,)`` or one that broadcasts to
+            ``(B, H, Tq, 1)`` multiplies q and keeps its gradient.
+        bias: floating, broadcastable to ``(B, H, Tq, Tk)``; ``-inf`` hides a key.
+        alibi_slopes: ``(H,)`` or ``(B, H)``; with documents the distance counts inside each of them.
+        softcap: positive; bounds the scaled scores, before slopes, bias and mask.
         return_lse: also return ``lse``.
         backend: ``auto`` takes Triton on CUDA and the gather path on the CPU (``backends.resolve`` explains);
-            ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention.
+            ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention, ``scored`` the form for bias,
+            slopes and softcap, which ``auto`` takes on every device when one of them is given.
 
     Returns:
         ``out (B, H, Tq, Dv)`` in the dtype of q, or ``(out, lse)`` with ``lse (B, H, Tq)``, natural logarithm, float32
@@ -89,24 +106,34 @@ def attention(
         [0.5, 0.5, 0.0]
     """
     _check_tensors(q, k, v)
+    if isinstance(blocks, Tensor):
+        raise ValueError(
+            f"blocks must be a BlockIndex, got a {blocks.dtype} tensor {tuple(blocks.shape)}; a bool mask of tokens is "
+            "BlockIndex.from_mask(mask, q_block=1, k_block=1), an additive one is bias="
+        )
     if blocks is not None and (causal or window is not None):
         raise ValueError("blocks carry their own predicate: build it with causal/window instead of passing both")
     if blocks is not None:
         _check_blocks(q, k, blocks)
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1 token (the query's own position), got {window}")
+    terms = score_terms(q, k, bias, alibi_slopes, softcap)
+    if isinstance(scale, Tensor):
+        q, scale = fold_scale(q, scale), 1.0
     # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    chosen = resolve(q, backend)
+    chosen = resolve(q, backend, terms=terms.names)
+    # Backends without terms never see any: ``resolve`` refuses them.
+    added = {"terms": terms} if terms.names else {}
     if return_lse and chosen.name == "flex":
         raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
     # Imported by name: Triton and FlexAttention are loaded where they run, and only there.
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
     if blocks is None and window is None and chosen.name in _DENSE:
-        out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale)
+        out, lse = module.dense_attention(q, k, v, causal=causal, scale=scale, **added)
     else:
         blocks = _built_in(q.shape[2], k.shape[2], causal, window, q.device) if blocks is None else blocks
-        out, lse = module.block_sparse_attention(q, k, v, blocks, scale=scale)
+        out, lse = module.block_sparse_attention(q, k, v, blocks, scale=scale, **added)
     return (out, lse) if return_lse else out
 
 

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from mmattn.kernels.block_index import BlockIndex
+from mmattn.kernels.score_terms import NO_TERMS, ScoreTerms, aligned_positions
 
 __all__ = ["block_sparse_attention", "dense_attention"]
 
 
 def block_sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex, *, scale: float
+    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex, *, scale: float, terms: ScoreTerms = NO_TERMS
 ) -> tuple[Tensor, Tensor]:
     """Returns ``softmax(scale q k^T + mask) v`` and the log-sum-exp of the scaled, masked scores.
 
@@ -21,6 +22,7 @@ def block_sparse_attention(
         v: ``(B, Hkv, Tk, Dv)``.
         blocks: the mask.
         scale: multiplies the scores.
+        terms: bias, slopes and softcap.
 
     Returns:
         ``out (B, H, Tq, Dv)`` in the dtype of q and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``.
@@ -30,23 +32,38 @@ def block_sparse_attention(
         >>> block_sparse_attention(x, x, x, blocks, scale=0.0)[0][0, 0].tolist()
         [[1.0, 0.0], [0.5, 0.5]]
     """
-    return _masked_attention(q, k, v, blocks.tokens(), scale)
+    positions = aligned_positions(blocks.q_len, blocks.k_len, q.device, blocks)
+    return _masked_attention(q, k, v, blocks.tokens(), scale, terms, positions)
 
 
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, terms: ScoreTerms = NO_TERMS
+) -> tuple[Tensor, Tensor]:
     """Returns dense or bottom-right causal attention of q, k, v ``(B, H, T, D)`` and its log-sum-exp ``(B, H, T)``."""
     q_len, k_len = q.shape[2], k.shape[2]
     every = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device)
     # The diagonal is moved to the bottom right corner: the last query sees every key.
-    return _masked_attention(q, k, v, every.tril(k_len - q_len) if causal else every, scale)
+    mask = every.tril(k_len - q_len) if causal else every
+    return _masked_attention(q, k, v, mask, scale, terms, aligned_positions(q_len, k_len, q.device))
 
 
-def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, terms: ScoreTerms, positions: Tensor
+) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[1] // k.shape[1]
     keys = k.to(dtype).repeat_interleave(group, dim=1)
     values = v.to(dtype).repeat_interleave(group, dim=1)
     scores = q.to(dtype) @ keys.transpose(-1, -2) * scale
+    if terms.softcap is not None:
+        scores = (scores / terms.softcap).tanh() * terms.softcap
+    if terms.slopes is not None:
+        distance = (positions[:, None] - torch.arange(k.shape[2], device=q.device)).abs()
+        scores = scores - terms.slopes.to(dtype)[..., None, None] * distance
+    if terms.bias is not None:
+        scores = scores + terms.bias.to(dtype)
+        # A bias of -inf is a mask too: its rows may be empty.
+        mask = mask & (terms.bias != -torch.inf)
     scores = scores.masked_fill(~mask, -torch.inf)
     empty = ~mask.any(dim=-1, keepdim=True).expand(*scores.shape[:-1], 1)
     # A finite row keeps softmax and its gradient free of NaN; its weights are zeroed afterwards.
