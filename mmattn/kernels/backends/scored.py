@@ -7,10 +7,12 @@ autograd records of it when a graph is asked for gives derivatives of any order.
 Tensors are five-dimensional in here: ``(B, Hkv, G, T, D)``, G query heads to a head of keys.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.kernels.backends.flash import accumulate_dtype
@@ -129,10 +131,14 @@ class _ScoredAttention(torch.autograd.Function):
         clean = _finite(v)
         for piece in call.pieces():
             scores, _ = call.scores(piece)
-            lse[..., piece.rows] = row_lse = scores.logsumexp(dim=-1)
-            weights = (scores - row_lse.masked_fill(row_lse == -torch.inf, 0.0)[..., None]).exp()
+            peak = scores.amax(dim=-1, keepdim=True)
+            peak = peak.masked_fill(peak == -torch.inf, 0.0)
+            weights = _exp(scores - peak)
+            total = weights.sum(dim=-1, keepdim=True)
+            lse[..., piece.rows] = (peak + total.log())[..., 0]
             seen = None if clean else scores != -torch.inf
-            out[..., piece.rows, :] = _product(weights, take(call.v, piece.keys, -2), seen)
+            summed = _product(weights, take(call.v, piece.keys, -2), seen)
+            out[..., piece.rows, :] = summed / total.masked_fill(total == 0.0, 1.0)
         return out.flatten(1, 2).to(q.dtype), lse.flatten(1, 2)
 
     @staticmethod
@@ -177,7 +183,7 @@ def _gradients(
         hidden = scores == -torch.inf
         keys, values = take(call.k, piece.keys, -2), take(call.v, piece.keys, -2)
         query, above = call.q[..., piece.rows, :], upstream[..., piece.rows, :]
-        weights = (scores - lse[..., piece.rows, None]).exp()
+        weights = _exp(scores - lse[..., piece.rows, None])
         grad = weights * (above @ values.transpose(-1, -2) - delta[..., piece.rows, None])
         # What stands at hidden keys made NaN of 0; a hidden score has no gradient.
         grad, weights = grad.masked_fill(hidden, 0.0), weights if clean else weights.masked_fill(hidden, 0.0)
@@ -194,6 +200,11 @@ def _gradients(
         add_keys(grad_k, piece.keys, _product(grad.transpose(-1, -2), query, seen))
         add_keys(grad_v, piece.keys, _product(weights.transpose(-1, -2), above, seen))
     return grad_q, grad_k, grad_v, grad_bias, grad_slopes
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Returns ``exp(x)``, 0 where it is no normal number: those cost several times as much, and slopes make many."""
+    return F.threshold(x, math.log(torch.finfo(x.dtype).tiny), -torch.inf).exp()
 
 
 def _finite(*tensors: Tensor) -> bool:
