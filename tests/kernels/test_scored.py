@@ -212,6 +212,12 @@ def test_func_grad_gives_the_gradient() -> None:
     torch.testing.assert_close(torch.func.grad(total)(t["bias"]), torch.autograd.grad(total(bias), bias)[0])
 
 
+def test_meta_tensors_have_a_result_of_the_right_shape() -> None:
+    q, k = torch.empty(2, 4, 5, 8, device="meta"), torch.empty(2, 2, 6, 8, device="meta")
+    out, lse = attention(q, k, k, causal=True, softcap=2.0, bias=q.new_empty(5, 6), return_lse=True, backend="scored")
+    assert (out.shape, lse.shape, out.device.type) == ((2, 4, 5, 8), (2, 4, 5), "meta")
+
+
 @pytest.mark.parametrize("dirt", [torch.nan, torch.inf, -torch.inf], ids=str)
 @pytest.mark.parametrize("kind", ["padding", "causal", "window", "per_head", "bias"])
 def test_what_stands_at_hidden_keys_reaches_nothing(kind: str, dirt: float) -> None:
