@@ -212,6 +212,21 @@ def test_func_grad_gives_the_gradient() -> None:
     torch.testing.assert_close(torch.func.grad(total)(t["bias"]), torch.autograd.grad(total(bias), bias)[0])
 
 
+def test_autocast_does_not_change_the_dtype_of_sums() -> None:
+    t = {name: x.detach().bfloat16() for name, x in tensors(3, 30, 30, terms=("q", "k", "v")).items()}
+    bias = torch.randn(30, 30, requires_grad=True)
+
+    def run() -> tuple[Tensor, ...]:
+        out, lse = attention(t["q"], t["k"], t["v"], causal=True, bias=bias, return_lse=True)
+        return out, lse, *torch.autograd.grad(out.float().square().sum() + lse.sum(), bias)
+
+    expected = run()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run()
+    assert [x.dtype for x in found] == [torch.bfloat16, torch.float32, torch.float32]
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
 def test_meta_tensors_have_a_result_of_the_right_shape() -> None:
     q, k = torch.empty(2, 4, 5, 8, device="meta"), torch.empty(2, 2, 6, 8, device="meta")
     out, lse = attention(q, k, k, causal=True, softcap=2.0, bias=q.new_empty(5, 6), return_lse=True, backend="scored")
@@ -270,7 +285,10 @@ def test_rows_that_see_nothing_give_zero_and_no_gradient() -> None:
     empty = [0, 4, 5, 6, 7]
     assert torch.equal(out[:, :, empty], torch.zeros_like(out[:, :, empty]))
     assert bool((lse[:, :, empty] == -torch.inf).all())
+    # Neither an undefined gradient nor an undefined query leaks out of an empty row.
     grad_lse = torch.zeros_like(lse).masked_fill(lse == -torch.inf, torch.nan)
+    t["q"] = t["q"].detach().index_fill(2, torch.tensor(empty), torch.nan).requires_grad_()
+    out, lse = attention(t["q"], t["k"], t["v"], blocks, bias=t["bias"], softcap=2.0, return_lse=True)
     grads = torch.autograd.grad((out, lse), list(t.values()), (torch.ones_like(out), grad_lse))
     assert torch.equal(grads[0][:, :, empty], torch.zeros_like(grads[0][:, :, empty]))
     assert torch.equal(grads[3][:, :, empty], torch.zeros_like(grads[3][:, :, empty]))

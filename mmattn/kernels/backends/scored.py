@@ -9,6 +9,7 @@ Tensors are five-dimensional in here: ``(B, Hkv, G, T, D)``, G query heads to a 
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -62,12 +63,18 @@ def dense_attention(
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float, terms: ScoreTerms) -> tuple[Tensor, Tensor]:
-    out, lse = _ScoredAttention.apply(q, k, v, terms.bias, terms.slopes, terms.softcap, scale, plan)
+    with _no_autocast(q.device.type):
+        out, lse = _ScoredAttention.apply(q, k, v, terms.bias, terms.slopes, terms.softcap, scale, plan)
     return out, lse
 
 
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    # The dtypes are chosen here; under autocast the products would be in bfloat16 again.
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
 class _Call(NamedTuple):
-    """The operands of one call, five-dimensional and in the dtype of sums."""
+    """The operands of one call, five-dimensional and, the bias excepted, in the dtype of sums."""
 
     q: Tensor
     k: Tensor
@@ -83,7 +90,7 @@ class _Call(NamedTuple):
         """Returns the call of ``attention``'s own tensors."""
         dtype, heads = accumulate_dtype(q.dtype), (k.shape[1], q.shape[1] // k.shape[1])
         if bias is not None:
-            bias = bias.to(dtype).unflatten(1, heads if bias.shape[1] > 1 else (1, 1))
+            bias = bias.unflatten(1, heads if bias.shape[1] > 1 else (1, 1))
         if slopes is not None:
             slopes = slopes.to(dtype).unflatten(1, heads)[..., None, None]
         return cls(
@@ -104,7 +111,7 @@ class _Call(NamedTuple):
         if self.slopes is not None:
             scores = scores - self.slopes * self.distance(piece)
         if self.bias is not None:
-            bias = take(take(self.bias, piece.rows, -2), piece.keys, -1)
+            bias = take(take(self.bias, piece.rows, -2), piece.keys, -1).to(scores.dtype)
             # Added alone, -inf would leave a NaN score what it is.
             scores = (scores + bias).masked_fill(bias == -torch.inf, -torch.inf)
         return scores if piece.visible is None else scores.masked_fill(~piece.visible, -torch.inf), product
@@ -154,29 +161,38 @@ class _ScoredAttention(torch.autograd.Function):
         if grad_out is None and grad_lse is None:
             return (None,) * 8
         *inputs, out, lse = ctx.saved_tensors
-        call = _Call.of(*inputs, *ctx.rest)
-        out, lse = (x.to(call.q.dtype).unflatten(1, call.q.shape[1:3]) for x in (out, lse))
-        empty = lse == -torch.inf
-        delta = torch.zeros_like(lse)
-        upstream = torch.zeros_like(out)
-        # FlashAttention-2 (arXiv 2307.08691), Algorithm 2, line 4; lse adds its own gradient to every score's.
-        if grad_out is not None:
-            upstream = grad_out.to(out.dtype).unflatten(1, call.q.shape[1:3]).masked_fill(empty[..., None], 0.0)
-            delta = delta + (upstream * out).sum(dim=-1)
-        if grad_lse is not None:
-            delta = delta - grad_lse.to(out.dtype).unflatten(1, call.q.shape[1:3]).masked_fill(empty, 0.0)
-        grads = _gradients(call, upstream, delta, lse.masked_fill(empty, 0.0), ctx.needs_input_grad[3])
-        shaped = [None if x is None else x.reshape(y.shape).to(y.dtype) for x, y in zip(grads, inputs, strict=True)]
-        return *shaped, None, None, None
+        with _no_autocast(out.device.type):
+            return _backward(ctx, inputs, out, lse, grad_out, grad_lse)
+
+
+def _backward(
+    ctx: Any, inputs: list[Any], out: Tensor, lse: Tensor, grad_out: Tensor | None, grad_lse: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    call = _Call.of(*inputs, *ctx.rest)
+    out, lse = (x.to(call.q.dtype).unflatten(1, call.q.shape[1:3]) for x in (out, lse))
+    empty = lse == -torch.inf
+    delta = torch.zeros_like(lse)
+    upstream = torch.zeros_like(out)
+    # FlashAttention-2 (arXiv 2307.08691), Algorithm 2, line 4; lse adds its own gradient to every score's.
+    if grad_out is not None:
+        upstream = grad_out.to(out.dtype).unflatten(1, call.q.shape[1:3]).masked_fill(empty[..., None], 0.0)
+        delta = delta + (upstream * out).sum(dim=-1)
+    if grad_lse is not None:
+        delta = delta - grad_lse.to(out.dtype).unflatten(1, call.q.shape[1:3]).masked_fill(empty, 0.0)
+    grads = _gradients(call, upstream, delta, lse.masked_fill(empty, 0.0), ctx.needs_input_grad[3:5])
+    shaped = [None if x is None else x.reshape(y.shape).to(y.dtype) for x, y in zip(grads, inputs, strict=True)]
+    return *shaped, None, None, None
 
 
 def _gradients(
-    call: _Call, upstream: Tensor, delta: Tensor, lse: Tensor, to_bias: bool
+    call: _Call, upstream: Tensor, delta: Tensor, lse: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Returns the gradients of the operands, five-dimensional."""
+    """Returns the gradients of the operands, five-dimensional; those of bias and slopes if they are needed."""
     grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (call.q, call.k, call.v))
-    grad_bias = torch.zeros_like(call.bias) if to_bias and call.bias is not None else None
-    grad_slopes = None if call.slopes is None else torch.zeros_like(call.slopes)
+    grad_bias, grad_slopes = (
+        torch.zeros_like(x, dtype=call.q.dtype) if x is not None and wanted else None
+        for x, wanted in zip((call.bias, call.slopes), needed, strict=True)
+    )
     clean = _finite(call.q, call.k, call.v, upstream, delta, lse)
     for piece in call.pieces():
         scores, product = call.scores(piece)
