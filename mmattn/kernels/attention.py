@@ -11,12 +11,13 @@ from mmattn.kernels.backends import reference
 from mmattn.kernels.backends.fallbacks import Attend, all_finite, is_traced, keep_out
 from mmattn.kernels.backends.resolve import Backend, resolve
 from mmattn.kernels.block_index import BlockIndex
+from mmattn.kernels.score_terms import ScoreTerms, fold_scale, score_terms
 from mmattn.kernels.windows import Window, sides
 
 __all__ = ["attention"]
 
 # Backends that need no index for a mask without blocks and window.
-_DENSE = ("reference", "cpu")
+_DENSE = ("reference", "cpu", "scored")
 _PLAIN = ((-1, -1), (-1, 0))
 
 
@@ -30,6 +31,9 @@ def attention(
     causal: bool | None = None,
     window: Window | None = None,
     scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: Literal[False] = False,
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -45,6 +49,9 @@ def attention(
     causal: bool | None = None,
     window: Window | None = None,
     scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: Literal[True],
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]: ...
@@ -59,14 +66,19 @@ def attention(
     causal: bool | None = None,
     window: Window | None = None,
     scale: float | Tensor | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: bool = False,
     backend: Backend = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Returns ``softmax(scale q k^T + mask) v``, and on request the log-sum-exp of every row.
 
-    Rows that attend nothing give ``out = 0``, ``lse = -inf`` and zero gradients. Both outputs are differentiable with
-    respect to q, k and v. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored
-    (backend ``reference`` excepted).
+    With all terms the scores are ``cap tanh(scale q k^T / cap) - slope |i + Tk - Tq - j| + bias + mask``, cap being
+    ``softcap`` and slope one of ``alibi_slopes``. Rows that attend nothing give ``out = 0``, ``lse = -inf`` and zero
+    gradients. Both outputs are differentiable with respect to q, k, v, and to scale, bias and alibi_slopes where these
+    are tensors. Time and memory are proportional to the selected blocks; nothing of size Tq x Tk is stored (backend
+    ``reference`` and a bias of that size excepted).
 
     What stands at a masked place reaches nothing: a key or value that is NaN or infinite makes the rows NaN that attend
     it, and no other (backend ``flex`` excepted). Gradients may be differentiated again, and compilers, exporters,
@@ -83,11 +95,15 @@ def attention(
             ``(left, right)`` shows ``left`` keys before and ``right`` keys after ``p``, -1 for all of them, as in
             flash-attn. A window of the past that shows all later keys is ``(window - 1, -1)``, or
             ``causal=False`` beside the number.
-        scale: multiplies the scores, default ``1 / sqrt(D)``; a tensor ``()`` or ``(H,)`` may be learned. A temperature
-            per query multiplies q before the call.
+        scale: multiplies the scores, default ``1 / sqrt(D)``; a tensor ``()``, ``(H,)`` or one that broadcasts to
+            ``(B, H, Tq, 1)`` multiplies q and keeps its gradient.
+        bias: floating, broadcastable to ``(B, H, Tq, Tk)``; ``-inf`` hides a key.
+        alibi_slopes: ``(H,)`` or ``(B, H)``; with documents the distance counts inside each of them.
+        softcap: positive; bounds the scaled scores, before slopes, bias and mask.
         return_lse: also return ``lse``.
         backend: ``auto`` takes Triton on CUDA and the gather path on the CPU (``backends.resolve`` explains);
-            ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention.
+            ``reference`` is the dense definition, ``flex`` PyTorch's FlexAttention, ``scored`` the form for bias,
+            slopes and softcap, which ``auto`` takes on every device when one of them is given.
 
     Returns:
         ``out (B, H, Tq, Dv)`` in the dtype of q, or ``(out, lse)`` with ``lse (B, H, Tq)``, natural logarithm, float32
@@ -104,23 +120,28 @@ def attention(
     q, k, v = _autocast(q, k, v)
     _check_tensors(q, k, v)
     _check_mask(q, k, blocks, causal, window)
-    q, scale = _scaled(q, scale)
-    span = sides(window, causal)
-    if is_traced((q, k, v)):
-        return _chosen(_definition(q, k, v, blocks, span, scale), return_lse)
-    chosen = resolve(q, backend)
+    span, terms = sides(window, causal), score_terms(q, k, bias, alibi_slopes, softcap)
+    if isinstance(scale, Tensor):
+        q, scale = fold_scale(q, scale), 1.0
+    # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    if is_traced([x for x in (q, k, v, terms.bias, terms.slopes) if x is not None]):
+        return _chosen(_definition(q, k, v, blocks, span, scale, terms), return_lse)
+    chosen = resolve(q, backend, terms=terms.names)
     if return_lse and chosen.name == "flex":
         raise ValueError("backend 'flex' does not return lse; use backend='auto', or return_lse=False")
     if blocks is None:
-        k, v, span = _within_reach(q, k, v, span)
+        k, v, span, terms = _within_reach(q, k, v, span, terms)
     # Imported by name: Triton and FlexAttention are loaded where they run, and only there.
     module = import_module(f"mmattn.kernels.backends.{chosen.name}")
+    # Backends without terms never see any: ``resolve`` refuses them.
+    added = {"terms": terms} if terms.names else {}
     attend: Attend
     if blocks is None and span in _PLAIN and chosen.name in _DENSE:
-        attend = partial(module.dense_attention, causal=span == (-1, 0), scale=scale)
+        attend = partial(module.dense_attention, causal=span == (-1, 0), scale=scale, **added)
     else:
         blocks = _built_in(q.shape[2], k.shape[2], span, q.device) if blocks is None else blocks
-        attend = partial(module.block_sparse_attention, blocks=blocks, scale=scale)
+        attend = partial(module.block_sparse_attention, blocks=blocks, scale=scale, **added)
     result = attend(q, k, v)
     # Without a mask there is nothing to keep out. Gradients can be spoilt by what the output does not show.
     is_masked = blocks is not None or (span != (-1, -1) and q.shape[2] > 1)
@@ -129,40 +150,38 @@ def attention(
     return _chosen(result, return_lse)
 
 
-def _within_reach(q: Tensor, k: Tensor, v: Tensor, span: tuple[int, int]) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Returns the keys and values that any query's window reaches, and what is left of the window there."""
+def _within_reach(
+    q: Tensor, k: Tensor, v: Tensor, span: tuple[int, int], terms: ScoreTerms
+) -> tuple[Tensor, Tensor, tuple[int, int], ScoreTerms]:
+    """Returns the keys and values that any query's window reaches, and what is left of the window and terms there."""
     left, right = span
     unseen = k.shape[2] - q.shape[2] - left
     if left >= 0 and unseen > 0:
         k, v = k[:, :, unseen:], v[:, :, unseen:]
-    # The first query stands left keys in at most: whoever stands last sees them all.
+        if terms.bias is not None and terms.bias.shape[3] > 1:
+            terms = terms._replace(bias=terms.bias[..., unseen:])
+    # One query stands behind all keys that are left.
     if q.shape[2] == 1 and left >= k.shape[2] - 1:
         left = right = -1
-    return k, v, (left, right)
+    return k, v, (left, right), terms
 
 
 def _chosen(result: tuple[Tensor, Tensor], return_lse: bool) -> Tensor | tuple[Tensor, Tensor]:
     return result if return_lse else result[0]
 
 
-def _scaled(q: Tensor, scale: float | Tensor | None) -> tuple[Tensor, float]:
-    """Returns queries and the number that is left to multiply the scores by."""
-    if not isinstance(scale, Tensor):
-        # A scale of 0 is allowed and makes the softmax uniform, so None and not 0 stands for the default.
-        return q, q.shape[-1] ** -0.5 if scale is None else float(scale)
-    if scale.numel() not in (1, q.shape[1]) or scale.ndim > 1:
-        raise ValueError(
-            f"a scale that is a tensor must hold one number or {q.shape[1]}, one a head, got {tuple(scale.shape)}"
-        )
-    return (q * scale.view(-1, 1, 1)).to(q.dtype), 1.0
-
-
 def _definition(
-    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex | None, span: tuple[int, int], scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    blocks: BlockIndex | None,
+    span: tuple[int, int],
+    scale: float,
+    terms: ScoreTerms,
 ) -> tuple[Tensor, Tensor]:
     if blocks is None:
-        return reference.dense_attention(q, k, v, window=span, scale=scale)
-    return reference.block_sparse_attention(q, k, v, blocks, scale=scale)
+        return reference.dense_attention(q, k, v, window=span, scale=scale, terms=terms)
+    return reference.block_sparse_attention(q, k, v, blocks, scale=scale, terms=terms)
 
 
 def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,8 +203,8 @@ def _built_in(q_len: int, k_len: int, span: tuple[int, int], device: torch.devic
 def _check_mask(q: Tensor, k: Tensor, blocks: object, causal: bool | None, window: object) -> None:
     if isinstance(blocks, Tensor):
         raise ValueError(
-            f"blocks must be a BlockIndex, got a tensor {tuple(blocks.shape)} of {blocks.dtype}: BlockIndex.from_mask "
-            "makes one of a bool mask of blocks"
+            f"blocks must be a BlockIndex, got a {blocks.dtype} tensor {tuple(blocks.shape)}; a bool mask of tokens is "
+            "BlockIndex.from_mask(mask, q_block=1, k_block=1), an additive one is bias="
         )
     if blocks is not None and not isinstance(blocks, BlockIndex):
         raise ValueError(f"blocks must be a BlockIndex, got {type(blocks).__name__}")

@@ -133,6 +133,48 @@ class BlockPatterns(BlockFields):
         return cls.all_blocks(int(cu_q[-1]), int(cu_k[-1]), causal=causal, cu_q=cu_q, cu_k=cu_k, **options)
 
     @classmethod
+    def from_cu_seqlens(
+        cls,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor | None = None,
+        *,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        **options: Any,
+    ) -> Self:
+        """Returns the mask of ``flash_attn_varlen_func``, in its words and with its defaults; no ``max_seqlen``.
+
+        Args:
+            cu_seqlens_q: ``(n + 1,)`` cumulative lengths ``0 .. total_q``.
+            cu_seqlens_k: the same for the keys, default ``cu_seqlens_q``.
+            causal: causal inside each sequence, bottom-right aligned there.
+            window_size: keys that a query sees to the left and to the right of its own position; -1 is no limit.
+            **options: those of ``all_blocks`` except spans, which the window takes.
+
+        Raises:
+            ValueError: a side of the window is below -1.
+
+        Example:
+            >>> from mmattn.kernels import BlockIndex
+            >>> index = BlockIndex.from_cu_seqlens(torch.tensor([0, 2, 5]), window_size=(1, 0))
+            >>> index.dense()[0, 0].int().sum(-1).tolist()
+            [1, 2, 1, 2, 2]
+        """
+        left, right = window_size
+        if min(left, right) < -1:
+            raise ValueError(f"window_size must be (left, right) with -1 for no limit, got {window_size}")
+        cu_k, spans = cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k, None
+        if (left, right) != (-1, -1):
+            q_len, k_len = int(cu_seqlens_q[-1]), int(cu_k[-1])
+            query = torch.arange(q_len, device=cu_seqlens_q.device)
+            sequence = torch.searchsorted(cu_seqlens_q, query, right=True)
+            position = query - cu_seqlens_q[sequence] + cu_k[sequence]
+            start = torch.zeros_like(query) if left < 0 else (position - left).clamp(min=0)
+            stop = torch.full_like(query, k_len) if right < 0 else (position + right + 1).clamp(0, k_len)
+            spans = torch.stack([start, stop], dim=-1)[None]
+        return cls.documents(cu_seqlens_q, cu_k, causal=causal, spans=spans, **options)
+
+    @classmethod
     def from_flat(
         cls,
         flat: Tensor | Sequence[Tensor | Sequence[int]],

@@ -248,7 +248,7 @@ def test_nothing_of_size_queries_times_keys_is_allocated(kind: str) -> None:
         ({}, {"blocks": BlockIndex.causal(5, 7)}, "for 5 queries and 7 keys, got 5 and 6"),
         ({}, {"blocks": BlockIndex.from_mask(torch.ones(3, 1, 1) > 0, 5, 6)}, r"3 heads \(1 = shared\)"),
         ({}, {"window": 0}, "window must be at least 1"),
-        ({}, {"backend": "gpu"}, "backend must be one of auto, reference, cpu, triton, flex, got 'gpu'"),
+        ({}, {"backend": "gpu"}, "backend must be one of auto, reference, cpu, triton, flex, scored, got 'gpu'"),
     ],
 )
 def test_impossible_calls_are_explained(change: dict, options: dict[str, Any], message: str) -> None:

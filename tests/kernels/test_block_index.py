@@ -143,6 +143,27 @@ def test_blockrank_documents_see_the_instruction_and_the_query_sees_all() -> Non
     assert rows == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1], [0, 1, 5], [0, 1, 2, 3, 5, 6], [0, 1, 2, 3, 5, 6, 7]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=4),
+    st.booleans(),
+    st.integers(-1, 4),
+    st.integers(-1, 4),
+)
+def test_cumulative_lengths_mean_what_flash_attention_means(lengths, causal: bool, left: int, right: int) -> None:
+    cu_q, cu_k = (torch.tensor([0, *n]).cumsum(0).int() for n in zip(*lengths, strict=True))
+    index = BlockIndex.from_cu_seqlens(cu_q, cu_k, causal=causal, window_size=(left, right), q_block=2, k_block=3)
+    expected = torch.zeros(int(cu_q[-1]), int(cu_k[-1]), dtype=torch.bool)
+    for n, (q_len, k_len) in enumerate(lengths):
+        for i in range(q_len):
+            p = i + k_len - q_len  # bottom-right aligned in the sequence
+            first = 0 if left < 0 else max(0, p - left)
+            last = k_len - 1 if right < 0 else min(k_len - 1, p + right)
+            last = min(last, p) if causal else last
+            expected[int(cu_q[n]) + i, int(cu_k[n]) + first : int(cu_k[n]) + max(first, last + 1)] = True
+    assert torch.equal(index.dense()[0, 0], expected)
+
+
 def test_flattened_ids_are_read_per_head() -> None:
     index = BlockIndex.from_flat([[0, 3, 3], [2]], 4, q_block=2, k_block=2, causal=False)
     assert index.mask()[0].int().tolist() == [[[1, 0], [0, 1]], [[0, 0], [1, 0]]]
@@ -206,6 +227,7 @@ def test_fields_that_do_not_fit_are_named(arguments: tuple, fields: dict, messag
         (lambda: BlockIndex.from_mask(torch.ones(2, 2)), "mask must be bool"),
         (lambda: BlockIndex.from_mask(torch.ones(2, 2, dtype=torch.bool), 4, 6, q_block=2, k_block=2), "make 3 blocks"),
         (lambda: BlockIndex.from_flat([[4]], 4, q_block=2, k_block=2), "must be below 2"),
+        (lambda: BlockIndex.from_cu_seqlens(torch.tensor([0, 4]), window_size=(-2, 0)), "-1 for no limit, got"),
         (lambda: BlockIndex.scales([1, 0]), "at least 1 token"),
         (lambda: BlockIndex.blockrank(1, 4), "got 1 block"),
         (lambda: BlockIndex.from_slices(*torch.tensor([[[0, 2]], [[0, 2]]]), torch.tensor([4])), "slice types must be"),

@@ -76,6 +76,27 @@ def test_a_sink_logit_takes_its_share_of_the_softmax() -> None:
     torch.testing.assert_close(lse, torch.full_like(lse, 4.0).log())
 
 
+@pytest.mark.parametrize("options", [{"causal": True}, {"causal": True, "window": 2}, {"causal": True, "softcap": 3.0}])
+def test_learned_sinks_are_a_key_without_a_value_with_their_gradient(options: dict) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 6, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    sinks = torch.randn(3, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = torch.randn(2, 3, 6, 4, dtype=torch.float64, generator=generator)
+
+    out, lse = attention(q, k, v, return_lse=True, **options)
+    ours, _ = merge([(out, lse), (torch.zeros_like(out), sinks[:, None].expand_as(lse))])
+
+    scores = q @ k.transpose(-1, -2) / 2
+    scores = scores if "softcap" not in options else 3.0 * (scores / 3.0).tanh()
+    near = torch.ones(6, 6).tril() * torch.ones(6, 6).triu(1 - options.get("window", 6))
+    scores = torch.cat([scores.masked_fill(near == 0, -torch.inf), sinks[:, None, None].expand(2, 3, 6, 1)], dim=-1)
+    theirs = scores.softmax(-1)[..., :-1] @ v  # as gpt-oss does it: one more column, dropped after the softmax
+
+    torch.testing.assert_close(ours, theirs)
+    grads = [torch.autograd.grad((x * weights).sum(), (sinks, q, k, v)) for x in (ours, theirs)]
+    torch.testing.assert_close(*grads)
+
+
 def test_large_logits_do_not_overflow() -> None:
     out, lse = merge([(torch.ones(1, 1), torch.tensor([1e4])), (torch.zeros(1, 1), torch.tensor([-1e4]))])
     assert out.item() == 1.0

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from mmattn.kernels.block_index import BlockIndex
+from mmattn.kernels.score_terms import NO_TERMS, ScoreTerms, aligned_positions
 
 __all__ = ["block_sparse_attention", "dense_attention"]
 
 
 def block_sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex, *, scale: float
+    q: Tensor, k: Tensor, v: Tensor, blocks: BlockIndex, *, scale: float, terms: ScoreTerms = NO_TERMS
 ) -> tuple[Tensor, Tensor]:
     """Returns ``softmax(scale q k^T + mask) v`` and the log-sum-exp of the scaled, masked scores.
 
@@ -26,6 +27,7 @@ def block_sparse_attention(
         v: ``(B, Hkv, Tk, Dv)``.
         blocks: the mask.
         scale: multiplies the scores.
+        terms: bias, slopes and softcap.
 
     Returns:
         ``out (B, H, Tq, Dv)`` in the dtype of q and ``lse (B, H, Tq)``; rows that attend nothing give 0 and ``-inf``,
@@ -36,11 +38,19 @@ def block_sparse_attention(
         >>> block_sparse_attention(x, x, x, blocks, scale=0.0)[0][0, 0].tolist()
         [[1.0, 0.0], [0.5, 0.5]]
     """
-    return _attention(q, k, v, blocks.tokens(), scale)
+    positions = aligned_positions(blocks.q_len, blocks.k_len, q.device, blocks)
+    return _attention(q, k, v, blocks.tokens(), scale, terms, positions)
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, window: tuple[int, int] | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    window: tuple[int, int] | None = None,
+    terms: ScoreTerms = NO_TERMS,
 ) -> tuple[Tensor, Tensor]:
     """Returns dense, bottom-right causal or windowed attention of q, k, v ``(B, H, T, D)`` and lse ``(B, H, T)``.
 
@@ -51,30 +61,39 @@ def dense_attention(
         scale: multiplies the scores.
         causal: the window (-1, 0).
         window: keys seen before and after a query's own, -1 for all of them.
+        terms: bias, slopes and softcap.
     """
     left, right = window or (-1, 0 if causal else -1)
-    if (left, right) == (-1, -1):
-        return _attention(q, k, v, None, scale)
-    # Moved to the bottom right corner: the last query stands where the last key does.
-    query = torch.arange(q.shape[2], device=q.device)[:, None] + (k.shape[2] - q.shape[2])
-    distance = query - torch.arange(k.shape[2], device=q.device)
+    positions = aligned_positions(q.shape[2], k.shape[2], q.device)
+    distance = positions[:, None] - torch.arange(k.shape[2], device=q.device)
     mask = torch.ones_like(distance, dtype=torch.bool)
     mask = mask if left == -1 else mask & (distance <= left)
-    return _attention(q, k, v, mask if right == -1 else mask & (distance >= -right), scale)
+    mask = mask if right == -1 else mask & (distance >= -right)
+    return _attention(q, k, v, mask, scale, terms, positions)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, terms: ScoreTerms, positions: Tensor
+) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[1] // k.shape[1]
     keys = k.to(dtype).repeat_interleave(group, dim=1)
     values = v.to(dtype).repeat_interleave(group, dim=1)
-    if mask is None:
-        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+    if terms.bias is not None:
+        # A bias of -inf is a mask too: its rows may be empty.
+        mask = mask & (terms.bias != -torch.inf)
     # 0 x NaN is NaN: what is not finite is taken out, and put back where it is seen.
     dirty = ~(keys.isfinite().all(dim=-1) & values.isfinite().all(dim=-1))
     spoilt = (mask & dirty[..., None, :]).any(dim=-1, keepdim=True)
     keys, values = keys.masked_fill(dirty[..., None], 0.0), values.masked_fill(dirty[..., None], 0.0)
     scores = q.to(dtype) @ keys.transpose(-1, -2) * scale
+    if terms.softcap is not None:
+        scores = (scores / terms.softcap).tanh() * terms.softcap
+    if terms.slopes is not None:
+        distance = (positions[:, None] - torch.arange(k.shape[2], device=q.device)).abs()
+        scores = scores - terms.slopes.to(dtype)[..., None, None] * distance
+    if terms.bias is not None:
+        scores = scores + terms.bias.to(dtype)
     scores = scores.masked_fill(~mask, -torch.inf)
     empty = ~mask.any(dim=-1, keepdim=True).expand(*scores.shape[:-1], 1)
     # A finite row keeps softmax and its gradient free of NaN; its weights are zeroed afterwards.

@@ -8,10 +8,12 @@ from torch import Tensor
 
 __all__ = ["BACKENDS", "CHUNK_BACKENDS", "Backend", "ChunkBackend", "Resolution", "resolve", "resolve_chunks"]
 
-Backend = Literal["auto", "reference", "cpu", "triton", "flex"]
+Backend = Literal["auto", "reference", "cpu", "triton", "flex", "scored"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 ChunkBackend = Literal["auto", "torch", "triton"]
 CHUNK_BACKENDS: tuple[str, ...] = get_args(ChunkBackend)
+# Backends that can add terms to the scores.
+_WITH_TERMS = ("reference", "scored")
 
 
 class Resolution(NamedTuple):
@@ -21,11 +23,16 @@ class Resolution(NamedTuple):
     reason: str
 
 
-def resolve(q: Tensor, backend: Backend = "auto") -> Resolution:
+def resolve(q: Tensor, backend: Backend = "auto", *, terms: Sequence[str] = ()) -> Resolution:
     """Returns the backend that will run for these queries ``(B, H, T, D)``, and why.
 
+    Args:
+        q: the queries.
+        backend: what was asked for.
+        terms: which of ``bias``, ``alibi_slopes`` and ``softcap`` the call has.
+
     Raises:
-        ValueError: the backend is not known, or can not run on the tensor's device.
+        ValueError: the backend is not known, can not run on the tensor's device, or does not know the terms.
 
     Example:
         >>> import torch
@@ -37,7 +44,17 @@ def resolve(q: Tensor, backend: Backend = "auto") -> Resolution:
     if backend == "cpu" and q.device.type != "cpu":
         raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {q.device}; use backend='auto'")
     if backend != "auto":
+        if terms and backend not in _WITH_TERMS:
+            raise ValueError(
+                f"backend {backend!r} knows no {', '.join(terms)}; use backend='auto', 'scored' or 'reference'"
+            )
         return Resolution(backend, f"backend={backend!r} was asked for")
+    if terms:
+        return Resolution(
+            "scored",
+            f"{', '.join(terms)} given, which no fused kernel here adds to the scores: "
+            f"rows of selected blocks as matrix products of PyTorch on {q.device.type}",
+        )
     if q.device.type == "cuda":
         return Resolution("triton", "tensors are on a CUDA device: Triton kernels")
     if q.device.type == "cpu":
