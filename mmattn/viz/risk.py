@@ -24,6 +24,7 @@ UInt8Array = npt.NDArray[np.uint8]
 CALM: Color = (86, 180, 233)
 ALERT: Color = (230, 99, 22)
 _PANEL: Color = (24, 26, 30)
+_NOTE: Color = (240, 228, 66)
 _SOFT: Color = (96, 102, 112)
 _INK: Color = (236, 238, 240)
 # The dark quarter of the colours would not show on a night picture.
@@ -198,6 +199,7 @@ def overlay_risk(
     alerts: Sequence[float] = (),
     captions: Sequence[str] = (),
     alert_seconds: float = 1.0,
+    note: str = "",
 ) -> UInt8Array:
     """Returns a frame with its boxes, and below it gauge and curve.
 
@@ -213,6 +215,7 @@ def overlay_risk(
         alerts: Moments of alerts; during ``alert_seconds`` after one the frame says so.
         captions: A word for each box, or none.
         alert_seconds: How long an alert is shown.
+        note: A few words at the bottom of the picture, such as why not to trust it.
 
     Returns:
         ``uint8`` RGB, ``(H + 112, W, 3)``.
@@ -232,6 +235,10 @@ def overlay_risk(
         wide, tall = text_size("ALERT", size)
         drawn[_BAND : tall + 2 * _BAND, _BAND : wide + 3 * _BAND] = ALERT
         drawn = draw_text(drawn, "ALERT", (2 * _BAND, _BAND + 2), color=(255, 255, 255), size=size)
+    if note:
+        wide, tall = text_size(note, 14)
+        drawn[-tall - 2 * _BAND :, : wide + 3 * _BAND] = _PANEL
+        drawn = draw_text(drawn, note, (2 * _BAND, len(drawn) - tall - _BAND), color=_NOTE, size=14)
     left = gauge(risk, threshold=threshold, is_alert=is_alert, size=(_PANEL_HEIGHT, _GAUGE_WIDTH))
     rest = (_PANEL_HEIGHT, width - _GAUGE_WIDTH)
     right = risk_strip(times, risks, now=now, threshold=threshold, alerts=alerts, size=rest)

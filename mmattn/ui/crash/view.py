@@ -94,6 +94,8 @@ CURVE_CSS = """
   font-weight: 700; letter-spacing: .06em; }
 .mm-risk.alarm .word { visibility: visible; }
 .mm-risk.empty { opacity: .7; padding: 12px 4px; }
+.mm-doubts { margin: 6px 0 0; padding: 8px 12px 8px 28px; border-left: 4px solid #e69f00;
+  background: color-mix(in srgb, #e69f00 14%, transparent); }
 """
 
 
@@ -109,8 +111,14 @@ def verdict_html(result: CrashResult | None) -> str:
     bar = bar_html(result.score, result.rule.threshold)
     return (
         f'<div class="mm-verdict {"anomalous" if alerts else "normal"}"><span class="number">{result.score:.2f}</span>'
-        f'<span>highest risk</span><span class="word">{word}</span>{bar}</div>'
+        f'<span>highest risk</span><span class="word">{word}</span>{bar}</div>{_doubts_html(result)}'
     )
+
+
+def _doubts_html(result: CrashResult) -> str:
+    """Why the result should not be trusted, below the line."""
+    reasons = "".join(f"<li>{escape(doubt.message)}</li>" for doubt in result.doubts)
+    return f'<ul class="mm-doubts" role="note">{reasons}</ul>' if reasons else ""
 
 
 def curve_html(result: CrashResult | None) -> str:

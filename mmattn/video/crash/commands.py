@@ -243,6 +243,8 @@ def _gallery_item(record: dict[str, Any]) -> GalleryItem:
     alerts = ", ".join(f"{alert['time']:.1f} s" for alert in record["alerts"][:6]) or "none"
     more = f" and {len(record['alerts']) - 6} more" if len(record["alerts"]) > 6 else ""
     facts = {"alerts": alerts + more, "highest risk": f"{record['score']:.2f} at {record['peak_seconds']:.1f} s"}
+    if record.get("warnings"):
+        facts["do not trust"] = record["warnings"][0]["message"]
     return GalleryItem(
         title=Path(record["input"]).name,
         score=record["sustained_risk"],

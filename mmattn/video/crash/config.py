@@ -59,6 +59,8 @@ class CrashConfig:
             the standard deviation of their probabilities is given as uncertainty.
         fps: Frames per second the model was trained at: 20 for DAD and A3D, 10 for CCD.
         num_frames: Frames of a training clip; DSTA has one weight for each in its auxiliary branch.
+        session_steps: Steps after which a state of a session is given up (:mod:`.stream.windows`), at least 2; None is
+            ``num_frames``. Shorter where a model answers best before the end of its clips.
         perception: Where the features come from. "none": from files that cannot be made again from a video, as DAD's.
             "released": a torchvision detector and VGG-16 or ResNet-101 as for CCD. "timm", "open_clip": crops through
             a backbone of that library. "embedded": the detector and features of the embedded model.
@@ -98,6 +100,7 @@ class CrashConfig:
 
     fps: float = 10.0
     num_frames: int = 50
+    session_steps: int | None = None
     perception: PerceptionName = "released"
     perception_options: dict[str, Any] = field(default_factory=dict)
 
@@ -117,6 +120,8 @@ class CrashConfig:
             raise ValueError(f"dropout is {self.dropout}, expected a number in [0, 1).")
         if not self.fps > 0.0:
             raise ValueError(f"fps is {self.fps}, expected a positive number.")
+        if self.session_steps is not None and self.session_steps < 2:
+            raise ValueError(f"session_steps is {self.session_steps}, expected at least 2, or null for num_frames.")
         if self.architecture == "crash":
             self._check_crash()
         if self.use_aux and self.architecture != "dsta" and self.hidden_dim % self.aggregation_heads:
@@ -131,6 +136,11 @@ class CrashConfig:
             raise ValueError(f"grid is {self.grid}, expected an even second side: the inverse FFT needs it.")
         if self.use_tfa and self.hidden_dim % self.tfa_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} cannot be divided among tfa_heads {self.tfa_heads}.")
+
+    @property
+    def warm_up(self) -> int:
+        """First steps of a session whose risk is a transient: until the temporal attention has all it looks back on."""
+        return {"crash": self.window, "dsta": self.temporal_window, "gru": 1}[self.architecture]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types; :meth:`from_dict` reads them back."""

@@ -256,6 +256,7 @@ class CrashPredictor:
             video=video,
             overlay=self.options.overlay,
             left_out=session.gate.num_bad,
+            slots=None if video is None else self.model.config.num_boxes,
             problems=problems,
         )
 

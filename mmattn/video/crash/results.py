@@ -20,6 +20,7 @@ from mmattn.media.video_writer import VideoWriter
 from mmattn.metrics.tables import write_csv, write_json
 from mmattn.video.crash.stream.alerts import Alert, AlertRule, find_alerts, sustained_risk
 from mmattn.video.crash.stream.frame_risk import FrameRisk, Sight
+from mmattn.video.crash.stream.trust import Doubt, doubts
 from mmattn.viz.risk import overlay_risk
 
 __all__ = ["SHOWN_BOXES", "CrashResult", "draw_step", "fit_picture"]
@@ -52,6 +53,8 @@ class CrashResult:
         restarts: Times at which the session started over, seconds.
         left_out: Frames that could not be used.
         problems: The last of them, with the reason.
+        settled: (T,) whether the risk of a step is past the transient of a beginning; None if all are.
+        slots: Most road users that the model takes in; None if there are only features.
     """
 
     times: npt.NDArray[np.float64]
@@ -67,6 +70,8 @@ class CrashResult:
     restarts: tuple[float, ...] = ()
     left_out: int = 0
     problems: tuple[str, ...] = ()
+    settled: npt.NDArray[np.bool_] | None = None
+    slots: int | None = None
 
     @classmethod
     def of_steps(cls, steps: Sequence[FrameRisk], **facts: Any) -> CrashResult:
@@ -80,13 +85,29 @@ class CrashResult:
             sources=np.array([step.source for step in steps], np.int64),
             uncertainty=np.array(known) if steps and len(known) == len(steps) else None,
             restarts=tuple(step.time for step in steps if step.restarted),
+            settled=np.array([step.is_settled for step in steps], bool),
             **facts,
         )
 
     @property
     def score(self) -> float:
-        """Largest risk of the video."""
-        return float(self.risk.max())
+        """Largest risk of the video, first steps left out, unless there are no others."""
+        return float(self.risk[self.peak])
+
+    @property
+    def peak(self) -> int:
+        """Step of the largest risk, first steps left out, unless there are no others."""
+        if self.settled is None or not self.settled.any():
+            return int(self.risk.argmax())
+        return int(np.where(self.settled, self.risk, -np.inf).argmax())
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the result should not be trusted; nothing if it may be."""
+        settled = np.ones(len(self.risk), bool) if self.settled is None else self.settled
+        return doubts(
+            self.sights, self.sources, settled, fps=self.fps, slots=self.slots, has_boxes=self.slots is not None
+        )
 
     @property
     def alerts(self) -> list[Alert]:
@@ -120,7 +141,6 @@ class CrashResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns curve, alerts and facts as plain JSON types."""
-        peak = int(self.risk.argmax())
         alerts = self.alerts
         return {
             "score": round(self.score, 6),
@@ -130,7 +150,9 @@ class CrashResult:
             "persistence": self.rule.persistence,
             "cooldown": self.rule.cooldown,
             "sustained_risk": round(sustained_risk(self.risk, self.rule.persistence), 6),
-            "peak_seconds": round(float(self.times[peak]), 3),
+            "peak_seconds": round(float(self.times[self.peak]), 3),
+            "warnings": [doubt.to_json() for doubt in self.doubts],
+            "transient_steps": 0 if self.settled is None else int((~self.settled).sum()),
             "frames": len(self.times),
             "fps": self.fps,
             "size": list(self.size),
@@ -186,10 +208,13 @@ class CrashResult:
     def overlay_frames(self) -> Iterator[Picture]:
         """Yields the picture of each step, about 960 pixels a side, with boxes, gauge and curve drawn on it."""
         alerts = [alert.time for alert in self.alerts]
+        note = self.doubts[0].message.split(": ")[0].rstrip(".") if self.doubts else ""
         for i, picture in enumerate(self._pictures()):
             first = int(np.searchsorted(self.times, float(self.times[i]) - _WINDOW))
             times, risks = self.times[first : i + 1], self.risk[first : i + 1]
-            yield draw_step(picture, self.sights[i], times, risks, threshold=self.rule.threshold, alerts=alerts)
+            yield draw_step(
+                picture, self.sights[i], times, risks, threshold=self.rule.threshold, alerts=alerts, note=note
+            )
 
     def save(self, directory: Path, name: str) -> list[Path]:
         """Writes JSON, CSV, npz, the curve and, where there are pictures, video and worst moment; returns the paths.
@@ -207,7 +232,7 @@ class CrashResult:
         written = list(paths.values())
         if self.overlay and self.video is not None:
             video, peak = directory / f"{name}.overlay.mp4", directory / f"{name}.peak.png"
-            worst = int(self.risk.argmax())
+            worst = self.peak
             with VideoWriter(video, self.fps) as writer:
                 for i, frame in enumerate(self.overlay_frames()):
                     writer.write(frame)
@@ -244,6 +269,7 @@ def draw_step(
     threshold: float,
     alerts: Sequence[float],
     side: int = OVERLAY_SIDE,
+    note: str = "",
 ) -> Picture:
     """Returns the picture of a step, fitted, with the boxes that are attended to, the gauge and the curve.
 
@@ -255,6 +281,7 @@ def draw_step(
         threshold: Of the alerts.
         alerts: Their moments, seconds.
         side: Longest side, pixels.
+        note: Why not to trust it, a few words; drawn at the top.
     """
     fitted, scale = fit_picture(picture, side)
     seen = sight.strongest(SHOWN_BOXES)
@@ -269,6 +296,7 @@ def draw_step(
         threshold=threshold,
         alerts=alerts,
         captions=seen.captions,
+        note=note,
     )
 
 

@@ -179,7 +179,8 @@ def test_a_clip_without_a_good_frame_is_an_error_and_one_bad_frame_is_not():
 
 
 def ready(width: int, boxes: int) -> CrashPredictor:
-    return CrashPredictor(tiny_model(feature_dim=width, num_boxes=boxes), None, device=torch.device("cpu"))
+    model = tiny_model(feature_dim=width, num_boxes=boxes, num_frames=50)
+    return CrashPredictor(model, None, device=torch.device("cpu"))
 
 
 def test_public_feature_files_are_scored_as_they_are(tmp_path: Path):

@@ -11,7 +11,7 @@ frame itself.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -153,16 +153,33 @@ class RiskModel(nn.Module):
         Raises:
             InputError: If the features do not fit the config or the state.
         """
-        self._check(features, valid, state)
-        observation = self.observe(features, self._box_mask(features, valid))
+        if features.ndim == 4 and features.shape[0] != state.hidden.shape[1]:
+            raise InputError(f"Got frames of {features.shape[0]} streams for a state of {state.hidden.shape[1]}.")
         hidden, weights = [], []
-        for frame in observation.frames():
+        for frame in self.frames(features, valid):
             attention, state = self.advance(frame, state)
             hidden.append(state.hidden[-1])
             weights.append(attention)
-        states = torch.stack(hidden, dim=1)
+        return self.answer(hidden, weights), state
+
+    def frames(self, features: Tensor, valid: Tensor | None = None) -> Iterator[Observation]:
+        """Returns what is known of T frames before any state is, one after the other.
+
+        Args:
+            features: (B, T, N + 1, F).
+            valid: As in :meth:`forward`.
+
+        Raises:
+            InputError: If the features do not fit the config.
+        """
+        self._check(features, valid)
+        return self.observe(features, self._box_mask(features, valid)).frames()
+
+    def answer(self, hidden: Sequence[Tensor], weights: Sequence[Tensor]) -> CrashOutput:
+        """Returns the output, without auxiliary logits, of T states of the last layer (B, D) and box weights (B, N)."""
+        states = torch.stack(list(hidden), dim=1)
         logits, uncertainty = self._read(states)
-        return CrashOutput(logits, torch.stack(weights, dim=1), states, None, uncertainty), state
+        return CrashOutput(logits, torch.stack(list(weights), dim=1), states, None, uncertainty)
 
     def step(self, features: Tensor, state: RiskState, valid: Tensor | None = None) -> tuple[Tensor, Tensor, RiskState]:
         """Scores the next frame of B streams: :meth:`extend` for one frame.
@@ -226,7 +243,7 @@ class RiskModel(nn.Module):
             return None
         return (features[..., 1:, :] != 0).any(dim=-1) if valid is None else valid[..., 1:]
 
-    def _check(self, features: Tensor, valid: Tensor | None, state: RiskState) -> None:
+    def _check(self, features: Tensor, valid: Tensor | None) -> None:
         slots, width = self.config.num_boxes + 1, self.config.feature_dim
         if features.ndim != 4 or features.shape[2:] != (slots, width):
             raise InputError(
@@ -236,7 +253,5 @@ class RiskModel(nn.Module):
             )
         if features.shape[0] == 0 or features.shape[1] == 0:
             raise InputError(f"Features have shape {tuple(features.shape)}, expected at least one clip and one frame.")
-        if features.shape[0] != state.hidden.shape[1]:
-            raise InputError(f"Got frames of {features.shape[0]} streams for a state of {state.hidden.shape[1]}.")
         if valid is not None and valid.shape != features.shape[:-1]:
             raise InputError(f"valid has shape {tuple(valid.shape)}, expected {tuple(features.shape[:-1])}.")

@@ -52,6 +52,7 @@ class FrameRisk:
         source: Number of the frame the step has read, counted from 0 over all frames fed.
         alert: The alert that this step raises, if any.
         restarted: Whether the session started over at this step.
+        is_settled: Whether the session has seen enough since it began for the risk to mean something.
     """
 
     time: float
@@ -61,6 +62,7 @@ class FrameRisk:
     source: int
     alert: Alert | None = None
     restarted: bool = False
+    is_settled: bool = True
 
 
 class Step(NamedTuple):

@@ -6,7 +6,9 @@ answers arrive.
 
 Frames that cannot be used are left out (:mod:`mmattn.media.stream.frame_gate`); a step one would have served reads the
 frame before. After more than a second without a frame, and when the frames keep another size, the session starts over:
-tracks and risk begin anew, and the first answer says so (``restarted``). Shorter gaps keep the state.
+tracks and risk begin anew, and the first answer says so (``restarted``). Shorter gaps keep the state. The first
+second or so of every beginning is a transient (``is_settled``). However long the stream, the risk rests on its last
+seconds alone (:mod:`.windows`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from mmattn.video.crash.model import RiskModel
 from mmattn.video.crash.perception.protocol import FramePerception, Perception, PerceptionSession
 from mmattn.video.crash.stream.alerts import AlertMonitor, AlertRule
 from mmattn.video.crash.stream.frame_risk import FrameRisk, Sight, Step
+from mmattn.video.crash.stream.windows import RiskWindows
 
 __all__ = ["MAX_SIDE", "CrashSession"]
 
@@ -196,7 +199,8 @@ class CrashSession:
         numbers |= {"clock_start": self.clock.start, "clock_step": self.clock.step, "num_steps": self.num_steps}
         if self.clock.last is not None:
             numbers["clock_last"] = self.clock.last
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self._state.to_tensors().items()}
+        numbers["num_seen"] = self._num_seen
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self._windows.to_tensors().items()}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"crash_session": json.dumps(numbers)})
         return Path(path)
@@ -210,18 +214,21 @@ class CrashSession:
         try:
             with safe_open(str(path), framework="pt") as file:
                 numbers = json.loads((file.metadata() or {})["crash_session"])
-                tensors = {name: file.get_tensor(name).to(self.device) for name in ("hidden", "history")}
+                tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(
                 f"'{path}' is no saved session: {error}.", "Give a file that session.save wrote."
             ) from error
+        if not {"hidden", "history", "ages"} <= tensors.keys() or "num_seen" not in numbers:
+            raise InputError(f"'{path}' is a session of another version.", "Open the stream anew.")
         expected = self.model.initial_state(1).hidden.shape
         if tensors["hidden"].shape != expected:
             raise InputError(
                 f"'{path}' is the session of another model: its state is {tuple(tensors['hidden'].shape)}, expected "
                 f"{tuple(expected)}."
             )
-        self._state = self.model.restore_state(tensors)
+        self._windows.restore(tensors)
+        self._num_seen = int(numbers["num_seen"])
         self.monitor.restore(_part_of(numbers, "alert_"))
         self.gate.restore(_part_of(numbers, "gate_"))
         self.clock.start, self.clock.step = numbers["clock_start"], int(numbers["clock_step"])
@@ -233,7 +240,8 @@ class CrashSession:
         self._perceiver = self._held = None
 
     def _start_over(self) -> None:
-        self._state = self.model.initial_state(1)
+        self._windows = RiskWindows(self.model)
+        self._num_seen = 0
         self._perceiver = None if self.perception is None else self.perception.open()
         self._held = None
 
@@ -266,7 +274,7 @@ class CrashSession:
             return []
         features = torch.from_numpy(np.stack([seen.features for _, seen in rows])[None]).to(self.device)
         valid = torch.from_numpy(np.stack([seen.valid for _, seen in rows])[None]).to(self.device)
-        output, self._state = self.model.extend(features, self._state, valid if use_valid else None)
+        output = self._windows.extend(features, valid if use_valid else None)
         risks = output.logits[0].double().softmax(dim=-1)[:, 1].cpu().tolist()
         attention = output.box_attention[0].float().cpu().numpy()
         spread = [None] * len(rows) if output.uncertainty is None else output.uncertainty[0].cpu().tolist()
@@ -275,8 +283,9 @@ class CrashSession:
             sight = Sight(seen.boxes, seen.scores, seen.classes, weights[: len(seen.boxes)].copy())
             alert = self.monitor.update(risk, step.time)
             is_anew = step.restarts and self.num_steps > 0
-            results.append(FrameRisk(step.time, risk, deviation, sight, step.source, alert, is_anew))
-            self.num_steps += 1
+            is_settled = self._num_seen >= self.model.config.warm_up
+            results.append(FrameRisk(step.time, risk, deviation, sight, step.source, alert, is_anew, is_settled))
+            self.num_steps, self._num_seen = self.num_steps + 1, self._num_seen + 1
         return results
 
     def _check_open(self) -> None:
