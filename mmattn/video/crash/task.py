@@ -24,7 +24,16 @@ from mmattn.core.training.task import BaseTask
 from mmattn.errors import InputError
 from mmattn.metrics.accident import legacy_metrics, video_ap
 from mmattn.video.crash.config import CrashConfig, CrashLossOptions
-from mmattn.video.crash.evaluation.report import Batch, log_scores, risk_of, validation_point, write_curves, write_test
+from mmattn.video.crash.evaluation.after_calm import CalmClips, check_lengths
+from mmattn.video.crash.evaluation.report import (
+    Batch,
+    log_scores,
+    risk_of,
+    validation_batches,
+    validation_point,
+    write_curves,
+    write_test,
+)
 from mmattn.video.crash.evaluation.scores import CrashEvaluation, score
 from mmattn.video.crash.losses import CrashLosses, crash_loss
 from mmattn.video.crash.model import CrashOutput, RiskModel, build_model
@@ -52,6 +61,8 @@ class CrashTask(BaseTask):
         detector: Folder of the embedded detector, kept in every checkpoint so that it runs on videos; null takes that
             of the data where it has one.
         examples: Test clips per dataset and label whose curves are written.
+        test_lengths: Lengths of the streams that a test judges clips in, in clips: above 1 they come after calm ones of
+            the validation data.
     """
 
     model: RiskModel
@@ -70,9 +81,12 @@ class CrashTask(BaseTask):
         warmup: float = 0.1,
         detector: str | None = None,
         examples: int = 2,
+        test_lengths: list[int] | None = None,
     ) -> None:
         if not 0.0 < warmup < 1.0 or lr <= 0.0:
             raise InputError(f"lr is {lr} and warmup {warmup}, expected lr above 0 and warmup between 0 and 1.")
+        self.test_lengths = [1, 4, 20] if test_lengths is None else test_lengths
+        check_lengths(self.test_lengths)
         self.config = config
         self.overrides = overrides or {}
         self.initial_checkpoint = initial_checkpoint
@@ -178,11 +192,21 @@ class CrashTask(BaseTask):
         if self.trainer.world_size > 1:
             raise InputError("The metrics need all clips in one place.", "Test with --trainer.devices 1.")
         self.point = validation_point(self, self.risks)
-        self.evaluation = CrashEvaluation()
+        self.evaluation, self.alone = CrashEvaluation(), CrashEvaluation()
+        self.calm = CalmClips.of(validation_batches(self))
+        self.num_tested = 0
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Collects the risks of a batch."""
-        self.evaluation.update(batch, self.risks(batch))
+        """Collects the risks of a batch: of the clips alone, and after calm."""
+        if 1 in self.test_lengths:
+            risks = self.risks(batch)
+            for collected in (self.evaluation, self.alone):
+                collected.update(batch, risks)
+        if self.calm is not None:
+            for length in (length for length in self.test_lengths if length > 1):
+                risks = self.calm.risks(self.model, batch, length, self.num_tested)
+                self.evaluation.update(self.calm.named(batch, length), risks)
+        self.num_tested += len(batch["label"])
 
     def on_test_epoch_end(self) -> None:
         """Prints the table, logs its numbers and writes everything."""
@@ -193,7 +217,8 @@ class CrashTask(BaseTask):
         if self.trainer.loggers:
             folder = Path(self.trainer.log_dir or ".") / "test"
             write_test(folder, table, diagrams)
-            write_curves(folder / "curves", clips, self.point.threshold, self.examples)
+            if 1 in self.test_lengths:
+                write_curves(folder / "curves", self.alone.clips(), self.point.threshold, self.examples)
 
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Returns the risks (B, T); ``mmattn infer crash`` is what writes them to files."""

@@ -73,3 +73,17 @@ def test_boxes_of_another_detector_are_refused(tmp_path: Path):
         CrashPredictor.from_pretrained("embedded", device="cpu", options=options).predict(
             ASSETS / "samples" / "quiet_traffic.mp4"
         )
+
+
+def test_an_accident_after_five_seconds_of_calm_raises_the_alert_of_the_accident_alone(predictor: CrashPredictor):
+    both = predictor.predict(Path(__file__).parent / "quiet_then_rear_end.mp4")
+    alone = predictor.predict(ASSETS / "samples" / "rear_end_collision.mp4")
+    before_contact = [alert.time for alert in alone.alerts if alert.time < ACCIDENTS["rear_end_collision"]]
+    assert len(before_contact) == 1
+    assert both.alerts[0].time == pytest.approx(before_contact[0] + 5.0, abs=0.2)
+    assert both.risk[both.times < 5].max() < 0.6
+
+
+@pytest.mark.parametrize("name", [*ACCIDENTS, "cut_in_near", "quiet_traffic", "crossing_near"])
+def test_its_own_samples_are_not_doubted(predictor: CrashPredictor, name: str):
+    assert predictor.predict(ASSETS / "samples" / f"{name}.mp4").doubts == ()

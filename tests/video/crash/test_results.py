@@ -138,3 +138,24 @@ def test_pictures_are_fitted_to_what_can_be_looked_at(size: tuple[int, int], fit
     picture, scale = fit_picture(np.zeros((*size, 3), np.uint8))
     assert picture.shape[:2] == fitted
     assert scale == pytest.approx(fitted[1] / size[1])
+
+
+def test_first_steps_are_left_out_of_score_and_peak_unless_there_are_no_others():
+    risk = np.array([0.95, 0.2, 0.3, 0.4, 0.5, 0.3, 0.2, 0.1])
+    late = np.arange(8) >= 2
+    assert (result(risk=risk).score, result(risk=risk).peak) == (0.95, 0)
+    settled = result(risk=risk, settled=late)
+    assert (settled.score, settled.peak) == (0.5, 4)
+    assert (settled.to_json()["peak_seconds"], settled.to_json()["transient_steps"]) == (0.4, 2)
+    assert result(risk=risk, settled=np.zeros(8, bool)).score == 0.95
+
+
+def test_a_result_says_why_it_should_not_be_trusted(tmp_path: Path):
+    doubtful = result(settled=np.zeros(8, bool), slots=12, sights=[sight(0)] * 8)
+    saved = doubtful.to_json()["warnings"]
+    assert [warning["code"] for warning in saved] == ["too_short", "no_road_users"]
+    assert "Road users not recognised" in saved[1]["message"]
+    plain = next(iter(result().overlay_frames()))
+    noted = next(iter(doubtful.overlay_frames()))
+    assert (plain[:300] != noted[:300]).any()
+    assert result(slots=12).doubts == ()

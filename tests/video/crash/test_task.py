@@ -184,8 +184,9 @@ def test_a_test_prints_and_writes_every_metric(root: Path, tmp_path: Path, capsy
     (numbers,) = trainer.test(task, datamodule=data, verbose=False)
     folder = tmp_path / "run" / "test"
     table = json.loads((folder / "metrics.json").read_text())
-    (row,) = table["datasets"]
+    row, *streams = table["datasets"]
     assert (row["dataset"], row["clips"], row["accidents"]) == ("toy", 8, 4)
+    assert [stream["dataset"] for stream in streams] == ["toy, 4 clips long", "toy, 20 clips long"]
     batch = next(iter(data.loader(data.test_dataset(), 8)))
     validation = next(iter(data.loader(data.val_dataset(), 8)))
     with torch.no_grad():

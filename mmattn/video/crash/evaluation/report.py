@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,16 @@ from mmattn.video.crash.evaluation.scores import CrashEvaluation, OperatingPoint
 from mmattn.video.crash.evaluation.table import ScoreTable
 from mmattn.video.crash.model import CrashOutput
 
-__all__ = ["Batch", "file_name", "log_scores", "risk_of", "validation_point", "write_curves", "write_test"]
+__all__ = [
+    "Batch",
+    "file_name",
+    "log_scores",
+    "risk_of",
+    "validation_batches",
+    "validation_point",
+    "write_curves",
+    "write_test",
+]
 
 Batch = dict[str, Any]
 """Items of :class:`~mmattn.video.crash.datasets.clips.CrashDataset`, collated."""
@@ -36,6 +45,16 @@ def risk_of(output: CrashOutput) -> Tensor:
     return output.logits.float().softmax(dim=-1)[..., 1]
 
 
+def validation_batches(task: BaseTask) -> Iterable[Batch]:
+    """Returns the validation clips of a task's data, in batches on the CPU; none if it has none."""
+    data = getattr(task.trainer, "datamodule", None)
+    dataset = data.val_dataset() if isinstance(data, CrashDataModule) else None
+    if not isinstance(data, CrashDataModule) or dataset is None or len(dataset) == 0:
+        return []
+    batches: Iterable[Batch] = data.loader(dataset, data.eval_batch_size)
+    return batches
+
+
 @torch.no_grad()
 def validation_point(task: BaseTask, risks: Callable[[Batch], Tensor]) -> OperatingPoint:
     """Scores the validation clips of a task's data and returns threshold and temperature.
@@ -44,17 +63,15 @@ def validation_point(task: BaseTask, risks: Callable[[Batch], Tensor]) -> Operat
         task: The task.
         risks: Maps a batch to (B, T).
     """
-    data = getattr(task.trainer, "datamodule", None)
-    if not isinstance(data, CrashDataModule):
-        return OperatingPoint()
-    dataset = data.val_dataset()
-    if dataset is None or len(dataset) == 0:
-        return OperatingPoint()
     collected = CrashEvaluation()
-    for batch in data.loader(dataset, data.eval_batch_size):
+    count = 0
+    for batch in validation_batches(task):
         collected.update(batch, risks(task.transfer_batch_to_device(batch, task.device, 0)))
-    source = f"{len(dataset)} validation clips"
-    if data.select_on_test:
+        count += len(batch["label"])
+    if not count:
+        return OperatingPoint()
+    source = f"{count} validation clips"
+    if task.trainer.datamodule.select_on_test:  # type: ignore[attr-defined]
         source = "the test clips themselves (select_on_test)"
     return choose_operating_point(collected.clips(), source)
 
