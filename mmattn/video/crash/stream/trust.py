@@ -23,7 +23,7 @@ __all__ = ["Doubt", "doubts"]
 _MOST = 0.5
 _ALL = 0.9
 # Mean score of the road users of a video.
-_UNSURE = 0.47
+_UNSURE = 0.46
 # Steps that show a new frame, where the video is as fast as the model.
 _FRESH = 0.6
 
