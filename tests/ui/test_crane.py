@@ -76,8 +76,8 @@ def test_flawless_examples_do_not_leak_into_the_next_visit(predictor: CranePredi
 
 
 def test_the_download_holds_overlays_maps_and_scores(predictor: CranePredictor, tmp_path: Path):
-    update = pack(detect(predictor, None, write_pictures(tmp_path, 2)), 0.3, 0.5, "fixed")
-    with zipfile.ZipFile(update["value"]) as archive:
+    packed = pack(detect(predictor, None, write_pictures(tmp_path, 2)), 0.3, 0.5, "fixed")
+    with zipfile.ZipFile(packed.file) as archive:
         names = archive.namelist()
         scores = json.loads(archive.read("scores.json"))
     assert len([n for n in names if n.endswith(".overlay.png")]) == 2
