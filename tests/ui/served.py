@@ -26,7 +26,7 @@ class Visitor:
 
     def __init__(self, url: str) -> None:
         self.session = secrets.token_hex(6)
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=120, verify=False)
 
     def join(self, number: int, *values: Any) -> str:
         body = {"fn_index": number, "data": list(values), "session_hash": self.session}

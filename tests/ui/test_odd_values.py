@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from mmattn.speech.lina.predictor import LinaPredictor
 from mmattn.ui import crane, crash, lina
 from mmattn.ui.hub import build_hub
-from tests.speech.lina.generation.parts import tiny_predictor as tiny_lina
+from tests.speech.lina.tiny_folder import write_model
 from tests.ui.crash.parts import tiny_predictor as tiny_crash
 from tests.ui.served import Visitor, served
 from tests.vision.crane.tiny import tiny_predictor as tiny_crane
@@ -43,17 +44,20 @@ FOREIGN = re.compile(
 )
 
 
-def build(system: str) -> gr.Blocks:
+def build(system: str, folder: Path) -> gr.Blocks:
     if system == "crane":
         return crane.build_app({"tiny": tiny_crane()}, examples=[])
     if system == "crash":
         return crash.build_app({"tiny": tiny_crash()}, examples=[])
-    return lina.build_app({"tiny": tiny_lina()}, can_stream=False)
+    return lina.build_app(
+        {"tiny": LinaPredictor.from_pretrained(str(write_model(folder)), device="cpu")}, can_stream=False
+    )
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[tuple[gr.Blocks, str]]:
-    demo = build_hub({system: build(system) for system in SYSTEMS})
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[gr.Blocks, str]]:
+    folder = tmp_path_factory.mktemp("models")
+    demo = build_hub({system: build(system, folder / system) for system in SYSTEMS})
     with served(demo) as url:
         yield demo, url
 
@@ -72,11 +76,11 @@ def check(end: dict[str, Any], call: str) -> bool:
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_values_give_a_notice_without_library_text_or_paths(hub: tuple[gr.Blocks, str], odd: str):
     demo, url = hub
-    refused = 0
+    visitor, refused = Visitor(url), 0
     for number, fn in demo.fns.items():
         if fn.connection == "stream" or not fn.queue:
             continue
-        end = Visitor(url).call(number, *[ODD[odd]] * len(fn.inputs))
+        end = visitor.call(number, *[ODD[odd]] * len(fn.inputs))
         refused += check(end, f"{fn.name} with {odd}")
     assert refused >= 8
 
@@ -84,11 +88,11 @@ def test_odd_values_give_a_notice_without_library_text_or_paths(hub: tuple[gr.Bl
 @pytest.mark.parametrize("change", [-1, 1])
 def test_too_few_or_too_many_values_are_a_notice(hub: tuple[gr.Blocks, str], change: int):
     demo, url = hub
-    tried = 0
+    visitor, tried = Visitor(url), 0
     for number, fn in demo.fns.items():
         if fn.connection == "stream" or not fn.queue or len(fn.inputs) + change < 0:
             continue
-        end = Visitor(url).call(number, *[None] * (len(fn.inputs) + change))
+        end = visitor.call(number, *[None] * (len(fn.inputs) + change))
         assert check(end, f"{fn.name} with {change:+d}"), fn.name
         tried += 1
     assert tried >= 15
