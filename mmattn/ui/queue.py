@@ -139,8 +139,9 @@ class FairQueue(Queue):
         self.presence.forget(session)
         self.pending_event_ids_session.pop(session, None)
         self.pending_messages_per_session.pop(session, None)
-        if self.server_app is not None:
-            holder = self.server_app.state_holder
+        app: Any = self.server_app
+        if app is not None:
+            holder = app.state_holder
             holder.delete_state(session)
             holder.session_data.pop(session, None)
             holder.time_last_used.pop(session, None)

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ def main() -> int:
                         clients=args.clients, seconds=args.seconds)  # fmt: skip
         finally:
             server.terminate()
-    print(json.dumps({"system": args.system, "clients": args.clients, "seconds": args.seconds, **asdict(seen)}))
+    print(json.dumps({"system": args.system, "clients": args.clients, "seconds": args.seconds, **vars(seen)}))
     return 0
 
 
