@@ -18,6 +18,8 @@ from mmattn.ui.theme import CSS, build_theme
 __all__ = ["MAX_FILE_SIZE", "launch"]
 
 MAX_FILE_SIZE = "30mb"
+MAX_VISITS = 200
+"""Visitors whose results are kept in memory; beyond, those of the longest idle go first."""
 
 
 def launch(
@@ -57,6 +59,7 @@ def launch(
         theme=build_theme(),
         css=CSS,
         max_file_size=MAX_FILE_SIZE,
+        state_session_capacity=MAX_VISITS,
         show_error=False,
         footer_links=["api", "settings"],
         allowed_paths=[str(Path(__file__).resolve().parent.parent / "assets")],
