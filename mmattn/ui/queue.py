@@ -17,7 +17,7 @@ from gradio import route_utils
 from gradio.context import LocalContext
 from gradio.data_classes import PredictBodyInternal
 from gradio.queueing import AsyncQueue, Event, Queue
-from gradio.server_messages import ProcessCompletedMessage
+from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from gradio.utils import error_payload, run_coro_in_background
 
 from mmattn.ui.presence import Presence
@@ -74,6 +74,26 @@ class FairQueue(Queue):
         if body.session_hash is not None:
             self.presence.seen(body.session_hash)
         return pushed
+
+    def send_message(self, event: Event, event_message: EventMessage) -> None:
+        """Sends a message to a job's visitor, and gives the job up where that visitor's messages are gone.
+
+        Gradio drops the messages first and the jobs after, which a cancelled connection does not always reach; the next
+        message to such a job then ended the loop that serves all.
+        """
+        if event.session_hash not in self.pending_messages_per_session:
+            event.alive = False
+            return
+        super().send_message(event, event_message)
+
+    def get_events(self) -> tuple[list[Event], bool, str] | None:
+        """Returns the next job that can run; those whose visitor's messages are gone never do."""
+        for line in self.event_queue_per_concurrency_id.values():
+            for event in list(line.queue):
+                if event.session_hash not in self.pending_messages_per_session:
+                    line.queue.remove(event)
+                    self.event_ids_to_events.pop(event._id, None)
+        return super().get_events()
 
     def session_of(self, event_id: str) -> str:
         """Returns the session of a job; a job without one is its own."""

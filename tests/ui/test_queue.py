@@ -122,6 +122,22 @@ def test_jobs_of_those_who_left_stop_and_the_next_visitor_is_served(
     assert list(demo._queue.jobs()) == []
 
 
+def test_a_job_whose_messages_are_gone_does_not_end_the_line(work: tuple[Work, gr.Blocks, str]):
+    made, demo, url = work
+    first, lost, last = Visitor(url), Visitor(url), Visitor(url)
+    running = first.join(SLOW, "first")
+    wait_for(lambda: made.started)
+    lost.join(SLOW, "lost")
+    # What Gradio does when a connection is cut while the line is locked.
+    del demo._queue.pending_messages_per_session[lost.session]
+    waiting = last.join(SLOW, "last")
+    made.go.set()
+    assert first.ends()[running]["success"]
+    assert last.ends()[waiting]["success"]
+    assert made.finished == ["first", "last"]
+    assert not demo._queue.stopped
+
+
 def test_what_was_kept_of_one_who_left_is_removed(work: tuple[Work, gr.Blocks, str], monkeypatch: pytest.MonkeyPatch):
     _, demo, url = work
     visitor = Visitor(url)
