@@ -124,17 +124,22 @@ def test_jobs_of_those_who_left_stop_and_the_next_visitor_is_served(
 
 def test_a_job_whose_messages_are_gone_does_not_end_the_line(work: tuple[Work, gr.Blocks, str]):
     made, demo, url = work
-    first, lost, last = Visitor(url), Visitor(url), Visitor(url)
+    first, following, lost, last = (Visitor(url) for _ in range(4))
     running = first.join(SLOW, "first")
     wait_for(lambda: made.started)
+    # When this one starts, all behind it are told their places.
+    second = following.join(SLOW, "following")
     lost.join(SLOW, "lost")
     # What Gradio does when a connection is cut while the line is locked.
     del demo._queue.pending_messages_per_session[lost.session]
     waiting = last.join(SLOW, "last")
     made.go.set()
     assert first.ends()[running]["success"]
+    wait_for(lambda: len(made.finished) == 3)
+    assert following.ends()[second]["success"]
+    assert not demo._queue.stopped
     assert last.ends()[waiting]["success"]
-    assert made.finished == ["first", "last"]
+    assert made.finished == ["first", "following", "last"]
     assert not demo._queue.stopped
 
 
