@@ -309,7 +309,7 @@ def ui(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     modules = {
         "mmattn.ui.fake": SimpleNamespace(build_app=build_app),
         "mmattn.ui.hub": SimpleNamespace(build_hub=build_hub),
-        "mmattn.ui.theme": SimpleNamespace(launch=launch),
+        "mmattn.ui.serve": SimpleNamespace(launch=launch),
     }
 
     def find(name: str) -> ModuleType | SimpleNamespace:
@@ -319,12 +319,26 @@ def ui(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return seen
 
 
-def test_app_loads_the_named_models_and_serves(run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace) -> None:
+def test_app_loads_the_named_models_and_serves(
+    run: Run, calls: list[tuple[str, Any]], ui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMATTN_AUTH", "anna:secret")
     words = "app fake --checkpoint small=embedded runs/mine --device cpu --host 0.0.0.0 --port 8000 --share"
+    words += " --trusted-host a.example b.example"
     assert run(*words.split())[0] == 0
     assert {name: p.source for name, p in ui.predictors.items()} == {"small": "embedded", "mine": "runs/mine"}
     assert ui.predictors["small"].options.recipe is None
-    assert ui.launched == ("the page", {"host": "0.0.0.0", "port": 8000, "share": True})
+    options = {"host": "0.0.0.0", "port": 8000, "share": True}
+    more = {"trusted": ["a.example", "b.example"], "accounts": [("anna", "secret")]}
+    assert ui.launched == ("the page", options | more)
+
+
+def test_app_is_not_shared_without_accounts(run: Run, ui: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMATTN_AUTH", raising=False)
+    code, _, told = run("app", "fake", "--share")
+    assert code == 2
+    assert "--auth-file" in told
+    assert ui.launched is None
 
 
 def test_app_offers_every_checkpoint_with_every_recipe(

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmattn.commands.systems import SYSTEMS, class_of, parser_for, part_of, unknown_system
 from mmattn.errors import InputError, WeightsUnavailableError
+from mmattn.ui.accounts import check_share, read_accounts
 
 __all__ = ["main"]
 
@@ -21,9 +22,12 @@ def main(argv: Sequence[str]) -> int:
     """Parses the arguments, loads the models and serves the page until it is stopped.
 
     Raises:
-        InputError: If options need a system and none is named, or there is no such system.
+        InputError: If options need a system and none is named, there is no such system, the accounts cannot be read,
+            or the page is to be shared without any.
     """
     args = build_parser().parse_args(list(argv))
+    accounts = read_accounts(args.auth_file)
+    check_share(args.share, accounts)
     if args.system is None:
         if args.checkpoint or args.recipe:
             raise InputError("--checkpoint and --recipe need a SYSTEM.", f"For example: {EXAMPLE}")
@@ -32,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
         if args.system not in SYSTEMS:
             raise unknown_system(args.system)
         demo = build_system(args.system, args.checkpoint or ["embedded"], args.recipe, args.device)
-    import_module("mmattn.ui.theme").launch(demo, host=args.host, port=args.port, share=args.share)
+    import_module("mmattn.ui.serve").launch(
+        demo, host=args.host, port=args.port, share=args.share, trusted=args.trusted_host or (), accounts=accounts
+    )
     return 0
 
 
@@ -57,7 +63,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, metavar="N", help="port (default: the first free one from 7860)")
-    parser.add_argument("--share", action="store_true", help="also open a public gradio.live address")
+    parser.add_argument(
+        "--trusted-host",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="further names under which the page may be asked for, such as crane.example.org behind a proxy",
+    )
+    parser.add_argument(
+        "--auth-file",
+        type=Path,
+        metavar="FILE",
+        help="accounts that may enter, user:password a line (default: those in MMATTN_AUTH; without both, everybody)",
+    )
+    parser.add_argument("--share", action="store_true", help="also open a public gradio.live address; needs accounts")
     return parser
 
 

@@ -8,7 +8,9 @@ The model runs once per picture. Both threshold sliders and the colour range onl
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +22,13 @@ import numpy as np
 
 from mmattn.media.image import read_image
 from mmattn.ui.notices import as_notices
+from mmattn.ui.queue import stop_if_gone
 from mmattn.ui.theme import bar_html, model_choice, page, reading_notes, waiting_html
 from mmattn.vision.crane.predictor import CranePredictor, shrink
 from mmattn.vision.crane.results import CraneResult
 from mmattn.viz.heatmap import colormap_table
 
-__all__ = ["Scored", "build_app", "detect", "draw", "example_pictures"]
+__all__ = ["Packed", "Scored", "build_app", "detect", "draw", "example_pictures", "pack"]
 
 MAX_PICTURES = 24
 MAX_PIXELS = 60_000_000
@@ -52,7 +55,8 @@ LIMITS = """
 - Small defects vanish when a large picture is resized to the model's input: crop to the region of interest.
 - It measures "unlike the rest", not "dangerous". **Not for diagnosis:** results on medical pictures are research
   output and must not be used for decisions about a patient.
-- Pictures stay on the machine that runs this page and are deleted within a day.
+- Pictures and results stay on the machine that runs this page. They are deleted within a quarter of an hour after you
+  leave; what you sent and never used, within a day.
 """
 
 
@@ -62,6 +66,16 @@ class Scored:
 
     name: str
     result: CraneResult
+
+
+@dataclass
+class Packed:
+    """A zip of results made for download; it is removed when the session forgets it."""
+
+    file: Path
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, shutil.rmtree, self.file.parent, ignore_errors=True)
 
 
 def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Path] | None = None) -> gr.Blocks:
@@ -145,6 +159,7 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
         reading_notes(HOW_TO_READ, LIMITS)
 
         chosen = gr.State(0)
+        packed = gr.State(None)
         views = [verdict, slider, picker]
 
         def on_detect(
@@ -155,11 +170,15 @@ def build_app(predictors: Mapping[str, CranePredictor], *, examples: Sequence[Pa
         def on_redraw(scored: list[Scored], index: int, at: float, outline_at: float, range_: str) -> tuple[Any, ...]:
             return draw(scored, index, at, outline_at, range_)
 
+        def on_pack(scored: list[Scored], at: float, outline_at: float, range_: str) -> tuple[Packed | None, Any]:
+            made = pack(scored, at, outline_at, range_)
+            return made, gr.update(interactive=made is not None, value=None if made is None else str(made.file))
+
         controls = [state, chosen, threshold, outline, colors]
-        found = run.click(on_detect, [one, many, model, normals], state, api_name="detect", concurrency_id="device")
+        found = run.click(on_detect, [one, many, model, normals], state, api_name="detect", concurrency_id="crane")
         found.success(lambda: 0, None, chosen, api_visibility="private").success(
             on_redraw, controls, views, api_visibility="private"
-        ).success(pack, [state, threshold, outline, colors], download, api_visibility="private")
+        ).success(on_pack, [state, threshold, outline, colors], [packed, download], api_visibility="private")
         for control in (threshold, outline, colors):
             control.change(on_redraw, controls, views, api_visibility="private", show_progress="hidden")
 
@@ -194,7 +213,10 @@ def detect(
         if files and len(files) > MAX_PICTURES:
             gr.Warning(f"Only the first {MAX_PICTURES} of {len(files)} pictures are scored.")
         with_memory = _with_normals(predictor, normals)
-        results = [with_memory.predict(image) for _, image in named]
+        results = []
+        for _, image in named:
+            stop_if_gone()
+            results.append(with_memory.predict(image))
     scored = [
         Scored(name, replace(result, image=shrink(result.image, VIEW_SIDE)))
         for (name, _), result in zip(named, results, strict=True)
@@ -221,14 +243,14 @@ def draw(
     return verdict_html(current), (current.image, current.plot()), gallery
 
 
-def pack(scored: Sequence[Scored], threshold: float, outline: float, display_range: str) -> Any:
-    """Writes a zip of overlays, raw maps and ``scores.json`` and returns the update of the download button."""
+def pack(scored: Sequence[Scored], threshold: float, outline: float, display_range: str) -> Packed | None:
+    """Writes a zip of overlays, raw maps and ``scores.json``; None where nothing is scored."""
     if not scored:
-        return gr.update(interactive=False, value=None)
+        return None
     folder = Path(tempfile.mkdtemp(prefix="mmattn-crane-"))
-    target = folder / "crane_results.zip"
+    packed = Packed(folder / "crane_results.zip")
     summary: dict[str, Any] = {}
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed.file, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, item in enumerate(scored):
             result = _restyle(item, threshold, outline, display_range)
             name = f"{number:02d}_{item.name}"
@@ -237,7 +259,7 @@ def pack(scored: Sequence[Scored], threshold: float, outline: float, display_ran
                 path.unlink()
             summary[name] = result.to_json()
         archive.writestr("scores.json", json.dumps(summary, indent=2))
-    return gr.update(interactive=True, value=str(target))
+    return packed
 
 
 def verdict_html(result: CraneResult | None) -> str:

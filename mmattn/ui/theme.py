@@ -1,30 +1,26 @@
-"""How the apps look, the parts that every page has, and the limits on what a visitor may send."""
+"""How the apps look, and the parts that every page has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
+from mmattn.ui.visitors import HouseBlocks
+
 __all__ = [
     "CSS",
-    "MAX_FILE_SIZE",
     "bar_html",
     "build_theme",
-    "launch",
     "model_choice",
     "page",
     "reading_notes",
     "waiting_html",
 ]
 
-MAX_FILE_SIZE = "30mb"
-MAX_WAITING = 32
-CACHE_SECONDS = (3600, 86400)  # look every hour, delete what is a day old
+CACHE_SECONDS = (3600, 82800)  # look every hour, delete what is 23 hours old: nothing stays longer than a day
 
 CSS = """
 .mm-hero h1 { font-size: 1.9rem; margin-bottom: .1rem; letter-spacing: -.01em; }
@@ -61,8 +57,12 @@ def build_theme() -> gr.themes.Base:
 
 @contextmanager
 def page(title: str, intro: str) -> Iterator[gr.Blocks]:
-    """Opens a page with its head; what is made inside the block stands below. Files of visitors go after a day."""
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
+    """Opens a page with its head; what is made inside the block stands below.
+
+    Files of visitors go some minutes after they have left (:data:`mmattn.ui.queue.FORGET_SECONDS`); those that were
+    sent but never used, within a day.
+    """
+    with HouseBlocks(title=title, analytics_enabled=False, delete_cache=CACHE_SECONDS) as demo:
         gr.Markdown(intro, elem_classes="mm-hero")
         yield demo
 
@@ -89,22 +89,4 @@ def bar_html(value: float, mark: float) -> str:
     return (
         f'<div class="bar"><div class="fill" style="width:{100 * value:.1f}%"></div>'
         f'<div class="mark" style="left:{100 * mark:.1f}%"></div></div>'
-    )
-
-
-def launch(
-    demo: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None, share: bool = False, **more: Any
-) -> Any:
-    """Serves an app with the house's look and limits; more keywords go to ``Blocks.launch``."""
-    return demo.queue(max_size=MAX_WAITING).launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        theme=build_theme(),
-        css=CSS,
-        max_file_size=MAX_FILE_SIZE,
-        show_error=True,
-        footer_links=["api", "settings"],
-        allowed_paths=[str(Path(__file__).resolve().parent.parent / "assets")],
-        **more,
     )

@@ -44,7 +44,7 @@ def opened_page(url: str, *, width: int = 1280, height: int = 900, flags: Sequen
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serves a Gradio app on a free port of this machine and yields its address."""
-    from mmattn.ui.theme import launch
+    from mmattn.ui.serve import launch
 
     _, url, _ = launch(app, prevent_thread_lock=True, quiet=True)
     try:

@@ -1,6 +1,8 @@
 """Handlers of the Crane app, called as plain functions, and the page built without starting it."""
 
+import gc
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from mmattn.ui.crane import MAX_PICTURES, build_app, detect, draw, pack, verdict_html
 from mmattn.ui.hub import build_hub
 from mmattn.vision.crane.predictor import CranePredictor
+from tests.ui.served import Visitor, served
 from tests.vision.crane.tiny import tiny_predictor
 
 
@@ -76,13 +79,48 @@ def test_flawless_examples_do_not_leak_into_the_next_visit(predictor: CranePredi
 
 
 def test_the_download_holds_overlays_maps_and_scores(predictor: CranePredictor, tmp_path: Path):
-    update = pack(detect(predictor, None, write_pictures(tmp_path, 2)), 0.3, 0.5, "fixed")
-    with zipfile.ZipFile(update["value"]) as archive:
+    packed = pack(detect(predictor, None, write_pictures(tmp_path, 2)), 0.3, 0.5, "fixed")
+    with zipfile.ZipFile(packed.file) as archive:
         names = archive.namelist()
         scores = json.loads(archive.read("scores.json"))
     assert len([n for n in names if n.endswith(".overlay.png")]) == 2
     assert len([n for n in names if n.endswith(".map.png")]) == 2
     assert {entry["threshold"] for entry in scores.values()} == {0.3}
+
+
+def test_a_download_that_is_forgotten_is_removed(predictor: CranePredictor):
+    packed = pack(detect(predictor, noise(0), None), 0.3, 0.5, "fixed")
+    folder = packed.file.parent
+    assert folder.is_dir()
+    del packed
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_all_files_of_a_visitor_go_with_the_visit(
+    predictor: CranePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    (picture,) = write_pictures(tmp_path, 1)
+    demo = build_app({"tiny": predictor}, examples=[])
+    numbers = {fn.name: number for number, fn in demo.fns.items()}
+
+    def left() -> list[str]:
+        return sorted(f.name for place in ("cache", "temp") for f in (tmp_path / place).rglob("*") if f.is_file())
+
+    with served(demo) as url:
+        visitor = Visitor(url)
+        sent = visitor.http.post("/gradio_api/upload", files={"files": ("a.png", Path(picture).read_bytes())}).json()
+        file = {"path": sent[0], "meta": {"_type": "gradio.FileData"}}
+        assert visitor.call(numbers["on_detect"], file, None, "tiny", None)["success"]
+        assert visitor.call(numbers["on_redraw"], None, None, 0.5, 0.5, "fixed")["success"]
+        assert visitor.call(numbers["on_pack"], None, 0.5, 0.5, "fixed")["success"]
+        assert {"a.png", "crane_results.zip"} <= set(left())
+        demo._queue._forget(visitor.session)
+        gc.collect()
+        assert left() == []
 
 
 def test_before_anything_is_scored_the_verdict_says_so():

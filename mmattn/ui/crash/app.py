@@ -58,8 +58,8 @@ LIMITS = f"""
   weather, cameras and behaviour differ, and the numbers on its card do not carry over.
 - It knows cars, trucks, two-wheelers and pedestrians. Animals, debris, ice or a driver asleep it cannot see.
 - It expects a camera that looks ahead from a car, at about 84 degrees of view. Other views give meaningless numbers.
-- Videos of up to {MAX_SECONDS // 60} minutes. They stay on the machine that runs this page and are deleted within a
-  day.
+- Videos of up to {MAX_SECONDS // 60} minutes. They and the results stay on the machine that runs this page. They are
+  deleted within a quarter of an hour after you leave; what you sent and never used, within a day.
 """
 
 
@@ -146,7 +146,7 @@ def _video_tab(
         return gr.update(value=pack(watched, _rule(*values)), visible=True)
 
     controls, views = [state, model, *rule], [verdict, curve, alarms]
-    watched = run.click(on_watch, [source, model], state, api_name="watch", concurrency_id="device")
+    watched = run.click(on_watch, [source, model], state, api_name="watch", concurrency_id="crash")
     # The curve first: the video's playhead then finds it.
     watched.success(on_move, controls, views, api_visibility="private").success(
         on_ready, state, [player, make], api_visibility="private"
@@ -162,7 +162,7 @@ def _video_tab(
         show_progress="hidden",
         trigger_mode="always_last",
     )
-    make.click(on_make, [state, *rule], files, api_visibility="private", concurrency_id="device")
+    make.click(on_make, [state, *rule], files, api_visibility="private", concurrency_id="crash")
 
 
 def _live_tab(predictors: Mapping[str, CrashPredictor], model: gr.Dropdown, rule: list[gr.Slider]) -> None:

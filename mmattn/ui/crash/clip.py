@@ -14,6 +14,7 @@ from mmattn.errors import InputError
 from mmattn.media.video import open_video
 from mmattn.media.video_writer import VideoWriter
 from mmattn.ui.notices import as_notices
+from mmattn.ui.queue import stop_if_gone
 from mmattn.video.crash.predictor import CrashPredictor
 from mmattn.video.crash.results import SHOWN_BOXES, CrashResult, fit_picture
 from mmattn.video.crash.stream.alerts import AlertRule
@@ -56,7 +57,7 @@ def watch(predictor: CrashPredictor, video: str | Path | None) -> Watched:
     path = Path(video)
     with as_notices():
         check_length(path)
-        result = predictor.predict(path)
+        result = predictor.predict(path, each=stop_if_gone)
         folder = Path(tempfile.mkdtemp(prefix="mmattn-crash-"))
         watched = Watched(path.name, result, write_attention(result, folder / "watched.mp4"), folder)
     if result.left_out:
@@ -83,6 +84,7 @@ def write_attention(result: CrashResult, target: Path) -> Path:
     """Writes the frames the model has read with the boxes it attends to most; alerts are left to the page."""
     with open_video(Path(str(result.video))) as reader, VideoWriter(target, result.fps, key_interval=10) as writer:
         for start in range(0, len(result.sources), _READ_AT_ONCE):
+            stop_if_gone()
             frames = reader.get_batch(result.sources[start : start + _READ_AT_ONCE])
             for frame, sight in zip(frames, result.sights[start : start + _READ_AT_ONCE], strict=True):
                 fitted, scale = fit_picture(frame)

@@ -159,7 +159,7 @@ def _speak_tab(
         inputs,
         [live, *views] if streams else views,
         api_name="speak",
-        concurrency_id="device",
+        concurrency_id="lina",
         show_progress_on=[numbers],
     )
     stop.click(lambda: waiting_html("Stopped"), None, numbers, cancels=[event], api_visibility="private")

@@ -12,6 +12,7 @@ from mmattn.speech.lina.voices.cloning import ENOUGH_SECONDS
 from mmattn.ui.lina.view import CLONE_INTRO, CONSENT, SENTENCES, recordings_html
 from mmattn.ui.lina.voices import Visit, clone, voice_choices
 from mmattn.ui.notices import as_notices
+from mmattn.ui.queue import stop_if_gone
 from mmattn.ui.theme import waiting_html
 
 __all__ = ["clone_tab"]
@@ -51,6 +52,7 @@ def clone_tab(predictors: Mapping[str, LinaPredictor], model: gr.Dropdown, voice
         chosen: str, kept: Visit | None, called: str, statement: str, has_agreed: bool, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
         def report(step: int, steps: int, loss: float) -> None:
+            stop_if_gone()
             progress((step, steps), desc=f"Learning the voice, loss {loss:.2f}", unit="steps")
 
         progress(0, desc="Reading the recordings")
@@ -76,7 +78,7 @@ def clone_tab(predictors: Mapping[str, LinaPredictor], model: gr.Dropdown, voice
         [model, visit, name, consent, agreed],
         views,
         api_visibility="private",
-        concurrency_id="device",
+        concurrency_id="lina-clone",
         show_progress_on=[status],
     )
     known.upload(on_file, [model, visit, known], [*views, known], api_visibility="private")

@@ -81,8 +81,8 @@ LIMITS = """
 - The embedded model is small and speaks English. It was trained on *generated* speech; it does not sound like a person
   in a studio, and rare words may come out wrong.
 - A cloned voice takes over tone and pace. Voices far from those of its training are met only roughly.
-- Recordings, texts and voices stay on the machine that runs this page and are deleted within a day. Download a voice
-  to keep it.
+- Recordings, texts, speech and voices stay on the machine that runs this page. They are deleted within a quarter of an
+  hour after you leave; what you sent and never used, within a day. Download a voice to keep it.
 """
 
 

@@ -7,7 +7,7 @@ apps and tests use it. Memory does not grow with the resolution of a video, and 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -121,12 +121,13 @@ class CrashPredictor:
         model = stored.build(chosen(stored.config, overrides))
         return cls(model, perception, device=where, options=options, name=name)
 
-    def predict(self, item: Item) -> CrashResult:
+    def predict(self, item: Item, *, each: Callable[[], None] | None = None) -> CrashResult:
         """Returns the result of one video.
 
         Args:
             item: Path of a video or of an ``.npz`` of features, frames (T, H, W, 3) uint8 RGB at the
                 model's rate, or a :class:`Clip`.
+            each: Called before every few steps of a video; what it raises ends the work.
 
         Raises:
             InputError: If nothing in it can be scored.
@@ -139,7 +140,7 @@ class CrashPredictor:
                 raise InputError(f"The frames are an array {item.shape}, expected (T, H, W, 3) of uint8 RGB.")
             return self._predict_frames(Clip(item))
         path = Path(item)
-        return self._predict_npz(path) if path.suffix.lower() in FEATURE_SUFFIXES else self._predict_video(path)
+        return self._predict_npz(path) if path.suffix.lower() in FEATURE_SUFFIXES else self._predict_video(path, each)
 
     def predict_batch(self, items: Sequence[Item]) -> list[CrashResult]:
         """Returns one result per item, in order. Each is scored on its own."""
@@ -201,7 +202,7 @@ class CrashPredictor:
         session = self.open_session()
         return self._result(session, session.feed_features(features), f"'{path}'")
 
-    def _predict_video(self, path: Path) -> CrashResult:
+    def _predict_video(self, path: Path, each: Callable[[], None] | None) -> CrashResult:
         if self.perception is None:
             raise InputError(
                 f"'{path}' is a video, and this model reads features (npz) that cannot be made from one.",
@@ -215,6 +216,8 @@ class CrashPredictor:
                 source = session.gate.admit_time(time)
                 waiting += [] if source is None else session.due(source, time)
                 if sum(step.is_new for step in waiting) >= _AT_ONCE:
+                    if each is not None:
+                        each()
                     steps += session.run(waiting, lambda wanted: _read(reader, wanted))
                     waiting = []
             steps += session.run(waiting, lambda wanted: _read(reader, wanted))
