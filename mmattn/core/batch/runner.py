@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import logging
 import platform
-import random
 import sys
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,13 +22,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
 from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.core.batch.journal import Journal, Plan
 from mmattn.core.predictor import Predictor, Result
+from mmattn.core.seeding import seed_everything
 from mmattn.errors import OutputError, describe
 
 __all__ = ["EXIT_FINE", "EXIT_INTERRUPTED", "EXIT_SOME_FAILED", "run_batch"]
@@ -282,16 +280,3 @@ def load(item: InputItem, read: Callable[[Path], Any]) -> Loaded:
 def same_path(path: Path) -> Path:
     """Reads nothing: the predictor opens the file itself."""
     return path
-
-
-def seed_everything(seed: int, names: Sequence[str]) -> None:
-    """Seeds Python, numpy and torch from the run's seed and the items' names.
-
-    An item's random numbers thus depend on the items in its batch and on none that ran before it.
-    """
-    import torch
-
-    mixed = zlib.crc32("\0".join(names).encode(errors="surrogateescape"), seed & 0xFFFFFFFF)
-    random.seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 - models may draw from numpy's global generator
-    torch.manual_seed(mixed)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from mmattn.core.batch import records
-from mmattn.core.batch.runner import read_ahead, seed_everything
+from mmattn.core.batch.runner import read_ahead
+from mmattn.core.seeding import seed_everything
 from mmattn.errors import InputError, OutputError
 from tests.core.fake_runner import CountOptions, CountPredictor, CountResult, Harness
 
