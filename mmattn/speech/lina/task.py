@@ -25,6 +25,7 @@ from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.errors import InputError
 from mmattn.kernels.sampling import SamplingOptions
 from mmattn.media.files import write_bytes
+from mmattn.media.paths import contained
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
@@ -280,7 +281,7 @@ class LinaTask(SpokenTask):
             (folder / "voices").mkdir(exist_ok=True)
             for number, name in enumerate(self.voices):
                 voice = Voice(self.table.voice(number), fingerprint(tensors), self.voice_statement, name)
-                save_voice(folder / "voices" / f"{name}.safetensors", voice)
+                save_voice(contained(f"{name}.safetensors", folder / "voices"), voice)
         return folder
 
     def _codec(self, codebooks: int) -> EmbeddedCodec:
