@@ -144,7 +144,8 @@ class Journal:
         start_over = "Choose another --output, or start this one over with --overwrite."
         file = self.folder / RUN
         if not file.exists():
-            if (self.folder / RESULTS).exists():
+            # Without a record it is one of a run that was stopped before it wrote run.json.
+            if read_records(self.folder / RESULTS):
                 raise InputError(f"'{self.folder}' has a {RESULTS} that no run of mmattn explains.", start_over)
             return {}
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from mmattn.media.files import flush_folder, flushing, make_folders, storage_err
 __all__ = ["OutputFolder", "storage_failure"]
 
 PARTIAL = ".partial"
+# What a kill leaves of the page, which systems write beside their results with mmattn.media.files.
+UNFINISHED_PAGE = re.compile(r"\.index\.[0-9a-f]{12}\.html")
 # Failures of the place we write to, not of one item: going on would fail for every other item too. Full disks and the
 # like are known to mmattn.media.files.
 STORAGE_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE})
@@ -60,6 +63,9 @@ class OutputFolder:
             with self.writing():
                 remove(self.partial)
                 self.partial.mkdir()
+                for left in self.path.glob(".index.*.html"):
+                    if UNFINISHED_PAGE.fullmatch(left.name):
+                        remove(left)
             try:
                 yield
             finally:
@@ -121,8 +127,8 @@ class OutputFolder:
         )
 
     def replace_file(self, name: str, text: str) -> None:
-        """Puts a new version of a file in place, whole."""
-        write_text(self.path / name, text)
+        """Puts a new version of a file in place, whole; what a kill leaves of it is in the sub-folder."""
+        self.place([(write_text(self.partial / name, text), self.path / name)])
 
     def empty_partial(self) -> None:
         """Removes what is left of unfinished files; the sub-folder is there afterwards."""

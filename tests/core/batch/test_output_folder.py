@@ -11,6 +11,7 @@ import pytest
 
 from mmattn.core.batch.inputs import InputItem
 from mmattn.core.batch.journal import Plan
+from mmattn.core.batch.output_folder import OutputFolder
 from mmattn.errors import InputError, OutputError
 from tests.core.fake_runner import CountPredictor, CountResult, Harness
 
@@ -291,3 +292,30 @@ def test_a_resumed_run_predicts_the_batches_of_an_uninterrupted_one(
     outputs = [f"{number}.txt.count.txt" for number in range(6)]
     assert [(harness.output / o).read_text() for o in outputs] == [(whole.output / o).read_text() for o in outputs]
     assert [record["length"] for record in records(harness.output)] == [r["length"] for r in records(whole.output)]
+
+
+def test_a_run_stopped_before_it_wrote_run_json_can_be_started_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = OutputFolder.replace_file
+
+    def stop(self: OutputFolder, name: str, text: str) -> None:
+        if name == "run.json":
+            raise KeyboardInterrupt
+        write(self, name, text)
+
+    monkeypatch.setattr(OutputFolder, "replace_file", stop)
+    with pytest.raises(KeyboardInterrupt):
+        harness.run()
+    assert (harness.output / "results.jsonl").exists()
+    monkeypatch.undo()
+    assert harness.run() == 0
+    assert len(records(harness.output)) == 6
+
+
+def test_what_a_kill_left_of_the_page_is_removed_and_nothing_like_it(harness: Harness) -> None:
+    harness.run()
+    for name in (".index.0123456789ab.html", ".index.mine.html"):
+        (harness.output / name).write_text("half")
+    assert harness.run() == 0
+    assert [path.name for path in harness.output.glob(".*")] == [".index.mine.html"]
