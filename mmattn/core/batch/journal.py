@@ -144,8 +144,8 @@ class Journal:
         start_over = "Choose another --output, or start this one over with --overwrite."
         file = self.folder / RUN
         if not file.exists():
-            # Without a record it is one of a run that was stopped before it wrote run.json.
-            if read_records(self.folder / RESULTS):
+            # An empty one is of a run that was stopped before it wrote run.json.
+            if (self.folder / RESULTS).exists() and (self.folder / RESULTS).stat().st_size:
                 raise InputError(f"'{self.folder}' has a {RESULTS} that no run of mmattn explains.", start_over)
             return {}
         try:
