@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TOLERANCE = 1e-6
-MEASURED = {"seconds", "work_seconds", "rtf"}
-"""Times of a record itself; the ``seconds`` of a sentence are its length and are compared."""
+MEASURED = {"seconds", "work_seconds", "rtf", "contents"}
+"""Times of a record and checksums of its files; the ``seconds`` of a sentence are its length and are compared."""
 
 
 def read_run(folder: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmattn.media.files import atomic_path
+
 __all__ = ["loglog_slope", "plot_scaling"]
 
 # Okabe and Ito's palette: told apart with every common form of colour blindness.
@@ -56,5 +58,5 @@ def plot_scaling(
     axes.set(title=title, xlabel=xlabel, ylabel="seconds")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mmattn.bench.machine import describe_machine
 from mmattn.bench.timer import Comparison, Options, Peer, Run, Timing, compare
+from mmattn.media.files import write_text
 from mmattn.metrics.tables import aligned
 
 __all__ = ["Measure", "Report", "without_targets"]
@@ -102,8 +103,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Writes the JSON form to a file, making its folder if needed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
 
 
 def without_targets(report: Report) -> Report:

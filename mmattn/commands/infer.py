@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         limit=args.limit,
         dry_run=args.dry_run,
         overwrite=args.overwrite,
+        fsync=args.fsync,
         options=options,
         overrides=given_flags(args, config_class),
         live=live,
@@ -107,6 +108,9 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N inputs")
     parser.add_argument("--dry-run", action="store_true", help="list what would be done; load and write nothing")
     parser.add_argument("--overwrite", action="store_true", help="start the output folder over")
+    parser.add_argument(
+        "--no-fsync", dest="fsync", action="store_false", help="do not wait for the disk: a power loss may cost results"
+    )
 
 
 def add_flags(

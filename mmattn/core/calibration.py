@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from mmattn.core.batch.inputs import InputItem
+from mmattn.media.files import write_text
 
 __all__ = ["measure_items", "write_calibration"]
 
@@ -46,9 +47,10 @@ def write_calibration(folder: Path, found: Mapping[str, Any]) -> Path:
     Args:
         folder: Where to; made where it is missing.
         found: The threshold and what it rests on, as plain JSON types.
+
+    Raises:
+        MediaError: If it cannot be written; an older one is kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "calibration.json"
-    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    file = write_text(folder / "calibration.json", json.dumps(found, indent=2) + "\n")
     print(f"Wrote {file}")
     return file

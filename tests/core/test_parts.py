@@ -34,7 +34,7 @@ def lines_of(file: Path) -> list[InputItem]:
 
 def run(file: Path, output: Path, **changes: object) -> tuple[int, list[str]]:
     predictor = LinePredictor()
-    request = InferRequest(system="count", inputs=[str(file)], output=output, batch_size=2, **changes)
+    request = InferRequest(system="count", inputs=[str(file)], output=output, **{"batch_size": 2, **changes})
     code = run_batch(request, suffixes=[".txt"], items=lines_of(file), make_predictor=lambda items: predictor)
     return code, getattr(predictor, "seen", [])
 
@@ -53,14 +53,14 @@ def test_a_line_fails_alone_and_only_what_changed_runs_again(tmp_path: Path):
     assert [r["input"] for r in records(out / "errors.jsonl")] == [f"{script}:3"]
 
     script.write_text("one\n\nmended\nthree")
-    code, seen = run(script, out)
+    code, seen = run(script, out, batch_size=1)
     assert (code, seen) == (0, ["mended"])
     assert (out / "script/3.count.txt").read_text() == "6"
     assert records(out / "errors.jsonl") == []
     assert run(script, out) == (0, [])
 
     script.write_text("ones\n\nmended\nthree")
-    assert run(script, out) == (0, ["ones"])
+    assert run(script, out, batch_size=1) == (0, ["ones"])
     assert (out / "script/1.count.txt").read_text() == "4"
 
 

@@ -1,11 +1,14 @@
 import errno
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from mmattn.errors import MediaError, MediaNotFoundError
-from mmattn.media.files import atomic_path
+from mmattn.media.files import atomic_path, flushing, write_text
 
 
 def test_the_file_appears_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -89,3 +92,77 @@ def test_the_message_of_an_error_ends_with_its_hint() -> None:
     assert str(error) == "There is no file x. Check the path."
     assert isinstance(error, FileNotFoundError)
     assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (OSError(errno.EDQUOT, "x"), "the disk is full"),
+        (OSError(errno.EFBIG, "x"), "larger than the file system or the limit"),
+        (OSError(errno.EROFS, "x"), "is not writable"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (OSError("100000 requested and 12484 written"), "the disk is full"),
+    ],
+)
+def test_what_libraries_say_of_a_failing_disk_is_one_message(tmp_path: Path, cause: Exception, words: str) -> None:
+    (tmp_path / "a.bin").write_text("old")
+    with pytest.raises(MediaError, match=rf"^Cannot write .*a\.bin: .*{words}"), atomic_path(tmp_path / "a.bin"):
+        raise cause
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_over_the_limit_leaves_the_old_one_in_place(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import resource, sys, torch, numpy
+        from pathlib import Path
+        from safetensors.torch import save_file
+        from mmattn.errors import MediaError
+        from mmattn.media.files import atomic_path, flushing, write_text
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        writers = {
+            "a.safetensors": lambda path: save_file({"x": torch.zeros(20_000)}, path),
+            "a.npy": lambda path: numpy.save(path, numpy.zeros(20_000)),
+            "a.bin": lambda path: path.write_bytes(bytes(30_000)),
+        }
+        for name, write in writers.items():
+            try:
+                with atomic_path(Path(sys.argv[1], name)) as temporary:
+                    write(temporary)
+            except MediaError as error:
+                print(error.message)
+    """)
+    for name in ("a.safetensors", "a.npy", "a.bin"):
+        (tmp_path / name).write_text("old")
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3
+    assert all(line.startswith(f"Cannot write {tmp_path}/a.") for line in done.stdout.splitlines())
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"] * 3
+
+
+def test_a_name_that_is_too_long_is_told_by_its_length(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="a name of 303 bytes is too long"), atomic_path(tmp_path / f"{'x' * 299}.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_and_folders_are_flushed_in_the_order_a_power_loss_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    replace = Path.replace
+
+    def rename(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(Path(f"/proc/self/fd/{handle}").readlink().name))
+    monkeypatch.setattr(Path, "replace", rename)
+    write_text(tmp_path / "new" / "deep" / "a.txt", "whole")
+    # The folders that got a new folder, the content under its temporary name, then the folder with the final name.
+    assert events[:2] == [tmp_path.name, "new"]
+    assert events[2].endswith(".txt")
+    assert events[3:] == ["rename", "deep"]
+    with flushing(False):
+        write_text(tmp_path / "b.txt", "whole")
+    assert events[4:] == ["deep", "rename"]

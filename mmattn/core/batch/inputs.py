@@ -38,6 +38,7 @@ class InferRequest:
         limit: Number of items after which the run stops; None is all.
         dry_run: List what would be done, load and write nothing.
         overwrite: Start the output folder over.
+        fsync: Flush every result to the disk before it counts as done.
         options: The system's ``<Name>InferOptions``.
         overrides: Fields of ``<Name>Config`` that were set on the command line; all others stay as the checkpoint
             has them.
@@ -56,6 +57,7 @@ class InferRequest:
     limit: int | None = None
     dry_run: bool = False
     overwrite: bool = False
+    fsync: bool = True
     options: Any = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     live: str | None = None

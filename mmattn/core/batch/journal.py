@@ -1,19 +1,17 @@
 """The output folder of a batch run as a journal: what is done stays done, whatever ends the run.
 
-``results.jsonl`` gets one line per finished item, written by a single system call after the item's files are in place;
-a line that was cut short by a crash does not parse and is dropped, so its item counts as not done. ``run.json`` holds
-what the run was asked to do and each input's size and time, written before the first item and again at the end.
-``errors.jsonl`` holds the items that failed last time they were tried.
+``results.jsonl`` gets one line per finished item (:mod:`mmattn.core.batch.records`) after the item's files are in
+place and on the disk; an item without its line, or whose files are not as the line says, counts as not done.
+``run.json`` holds what the run was asked to do and each input's size and time, written before the first item and again
+at the end. ``errors.jsonl`` holds the items that failed last time they were tried. What these files say is checked
+before it is used as a path: nothing outside the folder is written or deleted. docs/reliability.md states what a crash
+and a power loss can take.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,15 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmattn.core.batch.inputs import InputItem
-from mmattn.errors import InputError, OutputError
+from mmattn.core.batch.output_folder import OutputFolder
+from mmattn.core.batch.records import append_line, as_line, content_of, has_outputs, output_paths, read_records
+from mmattn.errors import InputError
+from mmattn.media.files import flush_file, flushing
+from mmattn.media.paths import contained
 
-__all__ = ["Journal", "Plan", "Stamp", "read_records", "storage_failure"]
+__all__ = ["ERRORS", "Journal", "Plan", "Stamp"]
 
-RUN, RESULTS, ERRORS, PARTIAL = "run.json", "results.jsonl", "errors.jsonl", ".partial"
-# Failures of the place we write to, not of one item: going on would fail for every other item too.
-STORAGE_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
-)
+RUN, RESULTS, ERRORS = "run.json", "results.jsonl", "errors.jsonl"
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,17 @@ class Plan:
     names: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
 
+    def batches(self, size: int) -> list[list[InputItem]]:
+        """Cuts all items of the run into batches and returns those in which something is left to do.
+
+        The items of a batch depend on the inputs alone and not on what is done: numbers can differ in their last
+        digits with the size of a batch, and random draws with the items in it, so a batch that was cut short is formed
+        again as it was.
+        """
+        left = {item.key for item in self.todo}
+        cut = (self.items[start : start + size] for start in range(0, len(self.items), size))
+        return [batch for batch in cut if any(item.key in left for item in batch)]
+
 
 class Journal:
     """Reads and writes the records in one output folder.
@@ -87,12 +96,17 @@ class Journal:
         folder: The output folder; it need not exist.
         run: What ``run.json`` says about the run besides its items; ``system`` and ``options`` must agree with an
             earlier run in the same folder.
+        fsync: Flush every result and record to the disk before the next one is begun.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
-        self.folder = folder.expanduser().absolute()
+    def __init__(self, folder: Path, run: Mapping[str, Any], *, fsync: bool = True) -> None:
+        self.output = OutputFolder(folder, fsync=fsync)
         self.run = json.loads(json.dumps(run, default=str))
-        self.partial = self.folder / PARTIAL
+
+    @property
+    def folder(self) -> Path:
+        """The output folder, absolute."""
+        return self.output.path
 
     def plan(self, items: Sequence[InputItem], *, overwrite: bool = False) -> Plan:
         """Compares the items with what the folder holds; reads only.
@@ -104,7 +118,7 @@ class Journal:
         known = {entry["input"]: entry for entry in earlier.get("items", [])}
         plan = Plan(items=keep_names(items, {path: entry["name"] for path, entry in known.items()}))
         ours = {item.key for item in plan.items}
-        done = {} if overwrite else {record["input"]: record for record in read_records(self.folder / RESULTS)}
+        done = {} if overwrite else {record["input"]: record for record in self.results()}
         for path, entry in known.items():
             stamp = Stamp(entry["size"], entry["mtime"], entry["digest"])
             plan.stamps[path], plan.names[path] = stamp, entry["name"]
@@ -112,7 +126,7 @@ class Journal:
                 plan.kept[path] = done[path]
         for item in plan.items:
             path, stamp = item.key, Stamp.of(item)
-            if path in done and plan.stamps.get(path) == stamp and self.has_outputs(done[path]):
+            if path in done and plan.stamps.get(path) == stamp and has_outputs(done[path], self.folder):
                 plan.kept[path] = done[path]
             else:
                 plan.todo.append(item)
@@ -130,7 +144,8 @@ class Journal:
         start_over = "Choose another --output, or start this one over with --overwrite."
         file = self.folder / RUN
         if not file.exists():
-            if (self.folder / RESULTS).exists():
+            # An empty one is of a run that was stopped before it wrote run.json.
+            if (self.folder / RESULTS).exists() and (self.folder / RESULTS).stat().st_size:
                 raise InputError(f"'{self.folder}' has a {RESULTS} that no run of mmattn explains.", start_over)
             return {}
         try:
@@ -140,16 +155,14 @@ class Journal:
             entries = [
                 {**{key: item[key] for key in kept}, "digest": item.get("digest", "")} for item in earlier["items"]
             ]
-        except (ValueError, KeyError, TypeError) as error:
+            for entry in entries:
+                contained(entry["name"], self.folder)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"'{file}' is damaged or not of a run of mmattn.", start_over) from error
         differences = compare(options, {"system": self.run["system"], **self.run["options"]})
         if differences:
             raise InputError(f"'{self.folder}' holds results of other options: {'; '.join(differences)}.", start_over)
         return {"items": entries}
-
-    def has_outputs(self, record: Mapping[str, Any]) -> bool:
-        """Tells whether all files of a result are still there."""
-        return all((self.folder / output).is_file() for output in record.get("outputs", []))
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -158,44 +171,26 @@ class Journal:
         Raises:
             OutputError: If the folder cannot be written or another run holds it.
         """
-        is_new = not self.folder.exists()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder, os.O_RDONLY)
-        except OSError as error:
-            raise self.unwritable(error) from error
-        try:
-            lock(handle, self.folder)
-            with self.writing():
-                shutil.rmtree(self.partial, ignore_errors=True)
-                self.partial.mkdir()
-            try:
-                yield
-            finally:
-                shutil.rmtree(self.partial, ignore_errors=True)
-        finally:
-            if is_new and not any(self.folder.iterdir()):
-                self.folder.rmdir()
-            os.close(handle)
+        with self.output.held():
+            yield
 
     def begin(self, plan: Plan, *, overwrite: bool = False) -> None:
         """Writes the plan: kept results, cleaned of torn lines, before ``run.json`` with the new stamps.
 
         In this order a crash in between loses no finished item and passes no changed input off as done.
         """
-        with self.writing():
+        with self.output.writing():
             if overwrite:
                 self.remove_outputs()
-            self.replace_file(RESULTS, "".join(as_line(record) for record in plan.kept.values()))
-            self.replace_file(ERRORS, "".join(as_line(record) for record in plan.errors))
+            self.output.replace_file(RESULTS, "".join(as_line(record) for record in plan.kept.values()))
+            self.output.replace_file(ERRORS, "".join(as_line(record) for record in plan.errors))
             self.write_run(plan, state="running")
 
     def remove_outputs(self) -> None:
-        """Deletes the files that earlier results in this folder list, and nothing else."""
-        for record in read_records(self.folder / RESULTS):
-            for output in record.get("outputs", []):
-                path = self.folder / output
-                if ".." not in PurePosixPath(output).parts and path.is_relative_to(self.folder):
+        """Deletes the files that earlier results in this folder list, and nothing else; of a link, the link alone."""
+        for record in self.results():
+            for path in output_paths(record, self.folder):
+                if path.is_symlink() or not path.is_dir():
                     path.unlink(missing_ok=True)
 
     def add_result(self, item: InputItem, save: Callable[[Path, str], list[Path]], numbers: Callable[[], Any]) -> None:
@@ -207,30 +202,45 @@ class Journal:
             numbers: Called after ``save``; returns what else the record holds, ``seconds`` for one.
 
         Raises:
-            OutputError: If the folder cannot be written any more. Whatever else ``save`` raises is passed on.
+            InputError: If a link in the output folder would lead the files out of it.
+            OutputError: If the folder cannot be written any more, or is another one now. Whatever else ``save`` raises
+                is passed on.
         """
-        target = (self.folder / item.name).parent
-        with self.writing():
+        base, partial = PurePosixPath(item.name), self.output.partial
+        with self.output.writing():
             try:
-                paths = [Path(path) for path in save(self.partial, PurePosixPath(item.name).name)]
-                moves = [(path, target / path.relative_to(self.partial)) for path in paths]
-                outputs = [final.relative_to(self.folder).as_posix() for _, final in moves]
-                line = as_line({"input": item.key, "outputs": outputs, **numbers()})
-                for path, final in moves:
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    path.replace(final)
+                self.output.empty_partial()
+                with flushing(False):  # done below, once for each file that stays
+                    paths = [Path(path).relative_to(partial) for path in save(partial, base.name)]
+                outputs = [(base.parent / path.as_posix()).as_posix() for path in paths]
+                moves = [
+                    (partial / path, contained(name, self.folder)) for path, name in zip(paths, outputs, strict=True)
+                ]
+                for path, _ in moves:
+                    flush_file(path)
+                contents = {name: content_of(path) for name, (path, _) in zip(outputs, moves, strict=True)}
+                line = as_line({"input": item.key, "outputs": outputs, **numbers(), "contents": contents})
+                self.output.place(moves)
                 append_line(self.folder / RESULTS, line)
             finally:
-                clear(self.partial)
+                self.output.empty_partial()
 
     def add_error(self, item: InputItem, message: str, hint: str) -> None:
         """Records that an item failed."""
-        with self.writing():
+        with self.output.writing():
             append_line(self.folder / ERRORS, as_line({"input": item.key, "error": message, "hint": hint}))
 
     def results(self) -> list[dict[str, Any]]:
-        """Returns all records of finished items, earlier runs included."""
-        return read_records(self.folder / RESULTS)
+        """Returns all records of finished items, earlier runs included; none whose files lie outside of the folder."""
+
+        def is_inside(record: dict[str, Any]) -> bool:
+            try:
+                output_paths(record, self.folder)
+            except InputError:
+                return False
+            return True
+
+        return [record for record in read_records(self.folder / RESULTS) if is_inside(record)]
 
     def end(self, plan: Plan, state: str) -> None:
         """Writes ``run.json`` with what is done now.
@@ -239,7 +249,7 @@ class Journal:
             plan: The run's plan.
             state: "finished", "interrupted" or "failed".
         """
-        with self.writing():
+        with self.output.writing():
             self.write_run(plan, state=state)
 
     def write_run(self, plan: Plan, *, state: str) -> None:
@@ -249,49 +259,13 @@ class Journal:
             {"input": path, "name": plan.names[path], **as_entry(stamp), "done": path in done}
             for path, stamp in plan.stamps.items()
         ]
-        self.replace_file(RUN, json.dumps({**self.run, "state": state, "items": entries}, indent=1) + "\n")
-
-    def replace_file(self, name: str, text: str) -> None:
-        """Puts a new version of one of the journal's files in place, whole."""
-        temporary = self.partial / name
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / name)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turns a failure of the storage inside the block into one clear :class:`OutputError`."""
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            failure = storage_failure(error)
-            if failure is None or isinstance(error, OutputError):
-                raise
-            raise self.unwritable(failure) from error
-
-    def unwritable(self, error: OSError) -> OutputError:
-        """Returns the error for an output folder that cannot be written (any more)."""
-        return OutputError(
-            f"Cannot write to '{self.folder}': {error.strerror or error}.",
-            "Finished results are kept. Free some space or choose a folder you may write to, then run again.",
-        )
+        self.output.replace_file(RUN, json.dumps({**self.run, "state": state, "items": entries}, indent=1) + "\n")
 
 
 def as_entry(stamp: Stamp) -> dict[str, Any]:
     """Returns what ``run.json`` holds of a stamp."""
     known = {"size": stamp.size, "mtime": stamp.mtime}
     return {**known, "digest": stamp.digest} if stamp.digest else known
-
-
-def storage_failure(error: BaseException | None) -> OSError | None:
-    """Returns the :class:`OSError` behind ``error`` that says the storage itself fails, if there is one."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
-            return error
-        error = error.__cause__
-    return None
 
 
 def keep_names(items: Sequence[InputItem], earlier: Mapping[str, str]) -> list[InputItem]:
@@ -323,68 +297,3 @@ def compare(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def shown(options: Mapping[str, Any], name: str) -> str:
     """Returns an option's value as it is told, ``unset`` where there is none."""
     return repr(options[name]) if name in options else "unset"
-
-
-def read_records(file: Path) -> list[dict[str, Any]]:
-    """Returns the records of a JSON-lines file, the last one per input; lines that do not parse are left out."""
-    records: dict[str, dict[str, Any]] = {}
-    if not file.exists():
-        return []
-    for line in file.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("input"), str):
-            records[record["input"]] = record
-    return list(records.values())
-
-
-def as_line(record: Mapping[str, Any]) -> str:
-    """Returns a record as one line of JSON.
-
-    Raises:
-        ValueError: If a number is NaN or infinite, which JSON cannot say.
-    """
-    try:
-        return json.dumps(record, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise ValueError("the result has a number that is NaN or infinite") from error
-
-
-def append_line(file: Path, line: str) -> None:
-    """Adds a line in a single write, so that an interruption leaves the whole line or none.
-
-    Raises:
-        OSError: If not all of it could be written, which is a full disk.
-    """
-    data = line.encode()
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        if os.write(handle, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(handle)
-
-
-def clear(folder: Path) -> None:
-    """Removes what is left in the folder for unfinished files."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-
-
-def lock(handle: int, folder: Path) -> None:
-    """Takes the folder for this process; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        OutputError: If another process has it.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"Another run is writing to '{folder}'.", "Wait for it to end, or choose another --output."
-        ) from error

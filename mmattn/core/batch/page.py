@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmattn.core.batch.journal import ERRORS, read_records
+from mmattn.core.batch.journal import ERRORS
+from mmattn.core.batch.records import read_records
 from mmattn.viz.gallery import GalleryItem, write_gallery
 
 __all__ = ["by_ending", "write_page"]

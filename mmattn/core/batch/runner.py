@@ -3,17 +3,16 @@
 A failing item is written to ``errors.jsonl`` and the others go on; a batch that fails as a whole is repeated item by
 item, so that one bad input takes no other with it. Results appear under their names only when they are complete (see
 :mod:`mmattn.core.batch.journal`), so Ctrl-C, a crash or a full disk cost at most the batch at work. Running the same
-command again does what is left.
+command again does what is left, in the batches of the first run, so that its results are those of a run that nothing
+stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import platform
-import random
 import sys
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +22,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from tqdm import tqdm
 
 from mmattn import __version__
 from mmattn.core.batch.inputs import InferRequest, InputItem, expand_inputs
 from mmattn.core.batch.journal import Journal, Plan
 from mmattn.core.predictor import Predictor, Result
+from mmattn.core.seeding import seed_everything
 from mmattn.errors import OutputError, describe
 
 __all__ = ["EXIT_FINE", "EXIT_INTERRUPTED", "EXIT_SOME_FAILED", "run_batch"]
@@ -83,7 +82,7 @@ def run_batch(
     if items is None:
         items = expand_inputs(request.inputs, suffixes=suffixes, output=request.output)
     items = items[: request.limit]
-    journal = Journal(request.output, describe_run(request))
+    journal = Journal(request.output, describe_run(request), fsync=request.fsync)
     if request.dry_run:
         return show_plan(journal.plan(items, overwrite=request.overwrite))
     with journal.opened():
@@ -104,7 +103,8 @@ def run_batch(
             raise
         journal.end(plan, state)
         if finish is not None:
-            finish(journal.folder, journal.results())
+            with journal.output.writing():
+                finish(journal.folder, journal.results())
     return run.summarise(state)
 
 
@@ -151,21 +151,23 @@ class Run:
         self.journal = journal
         self.plan = plan
         self.read = read
+        self.left = frozenset(item.key for item in plan.todo)
         self.succeeded = 0
         self.failed = 0
 
     def process(self, predictor: Predictor[Any, Any]) -> None:
         """Predicts and saves everything on the plan."""
-        size, skipped = self.request.batch_size, len(self.plan.items) - len(self.plan.todo)
-        batches = read_ahead(self.plan.todo, self.read, batch_size=size, workers=self.request.workers)
+        skipped = len(self.plan.items) - len(self.plan.todo)
+        batches = read_ahead(self.plan.batches(self.request.batch_size), self.read, workers=self.request.workers)
         bar = tqdm(total=len(self.plan.items), initial=skipped, unit="item", file=sys.stderr)
         with bar, closing(batches):
             for batch in batches:
+                self.journal.output.check()
                 for loaded in batch:
                     if loaded.error is not None:
                         self.fail(loaded.item, loaded.error)
                 self.predict(predictor, [loaded for loaded in batch if loaded.error is None])
-                bar.update(len(batch))
+                bar.update(sum(loaded.item.key in self.left for loaded in batch))
 
     def predict(self, predictor: Predictor[Any, Any], batch: Sequence[Loaded]) -> None:
         """Predicts a batch at once, or item by item when that fails, and saves the results.
@@ -187,11 +189,13 @@ class Run:
                 return
             log.info("a batch of %d failed (%s); trying its items one by one", len(batch), error)
             for loaded in batch:
-                self.predict(predictor, [loaded])
+                if loaded.item.key in self.left:
+                    self.predict(predictor, [loaded])
             return
         seconds = (time.perf_counter() - started) / len(batch)
         for loaded, result in zip(batch, results, strict=True):
-            self.save(loaded.item, result, seconds)
+            if loaded.item.key in self.left:
+                self.save(loaded.item, result, seconds)
 
     def save(self, item: InputItem, result: Result, seconds: float) -> None:
         """Saves one result; ``seconds`` is its share of the prediction, to which saving is added."""
@@ -210,7 +214,9 @@ class Run:
             self.succeeded += 1
 
     def fail(self, item: InputItem, error: Exception) -> None:
-        """Records a failed item and shows the first few."""
+        """Records a failed item and shows the first few; one that was done before stays done."""
+        if item.key not in self.left:
+            return
         message, hint = describe(error)
         if not hasattr(error, "message"):
             # A built-in error's text alone is often no sentence: KeyError('x') reads 'x'.
@@ -240,26 +246,25 @@ class Run:
 
 
 def read_ahead(
-    items: Sequence[InputItem], read: Callable[[Path], Any], *, batch_size: int, workers: int
+    batches: Sequence[Sequence[InputItem]], read: Callable[[Path], Any], *, workers: int
 ) -> Generator[list[Loaded], None, None]:
-    """Yields the items in batches, in order, while threads read the next ones.
+    """Yields the batches with their items read, in order, while threads read the next ones.
 
-    At most ``batch_size + workers`` items are held besides the batch that was yielded.
+    At most ``workers`` items more than the largest batch has are held besides the batch that was yielded.
     """
     if workers == 0:
-        for start in range(0, len(items), batch_size):
-            yield [load(item, read) for item in items[start : start + batch_size]]
+        for batch in batches:
+            yield [load(item, read) for item in batch]
         return
-    left = iter(items)
+    left = (item for batch in batches for item in batch)
+    ahead = max(map(len, batches), default=0) + workers
     pending: deque[Future[Loaded]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
-        while True:
-            while len(pending) < batch_size + workers and (item := next(left, None)) is not None:
+        for batch in batches:
+            while len(pending) < ahead and (item := next(left, None)) is not None:
                 pending.append(pool.submit(load, item, read))
-            if not pending:
-                return
-            yield [pending.popleft().result() for _ in range(min(batch_size, len(pending)))]
+            yield [pending.popleft().result() for _ in batch]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -275,16 +280,3 @@ def load(item: InputItem, read: Callable[[Path], Any]) -> Loaded:
 def same_path(path: Path) -> Path:
     """Reads nothing: the predictor opens the file itself."""
     return path
-
-
-def seed_everything(seed: int, names: Sequence[str]) -> None:
-    """Seeds Python, numpy and torch from the run's seed and the items' names.
-
-    With a batch size of 1 an item's random numbers thus do not depend on which items ran before it.
-    """
-    import torch
-
-    mixed = zlib.crc32("\0".join(names).encode(errors="surrogateescape"), seed & 0xFFFFFFFF)
-    random.seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 - models may draw from numpy's global generator
-    torch.manual_seed(mixed)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
+from mmattn.media.paths import contained
 
 __all__ = ["FeatureStore", "Rows", "fill", "fingerprint"]
 
@@ -58,8 +59,12 @@ class FeatureStore:
         self.folder = Path(folder).expanduser() / fingerprint
 
     def file(self, key: str) -> Path:
-        """Returns the file of a source, whether it exists or not; slashes in a key make sub-folders."""
-        return self.folder / f"{key}.safetensors"
+        """Returns the file of a source, whether it exists or not; slashes in a key make sub-folders.
+
+        Raises:
+            InputError: If the key would leave the folder.
+        """
+        return contained(f"{key}.safetensors", self.folder, links_may_leave=True)
 
     def has(self, key: str) -> bool:
         """Whether the source's tensors are there."""
@@ -69,9 +74,10 @@ class FeatureStore:
         """Keeps the tensors of one source.
 
         Raises:
+            InputError: If the key or a link in the folder leads out of it.
             MediaError: If the folder cannot be written or the disk is full.
         """
-        with atomic_path(self.file(key)) as temporary:
+        with atomic_path(contained(self.file(key).relative_to(self.folder), self.folder)) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in rows.items()}, temporary)
 
     def get(self, key: str, names: Iterable[str] | None = None) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from mmattn.errors import InputError
+from mmattn.media.paths import contained
 
 __all__ = ["DatasetScan", "named", "print_findings"]
 
@@ -82,6 +83,25 @@ class DatasetScan:
             self.problems.append(f"{place} has no column {named(missing)}; it has {named(present, 12)}.")
             return []
         return [{(key or "").strip(): (value or "").strip() for key, value in row.items()} for row in reader]
+
+    def listed(self, path: str, where: str, folder: str = "") -> Path | None:
+        """Returns the file that a list of the dataset names; None, and a problem more, if it leads out of the folder.
+
+        Links in the folder may lead out: people keep parts of a dataset on other disks.
+
+        Args:
+            path: As it is listed; absolute only below the root.
+            where: List and line, for the message.
+            folder: Place that the path is relative to.
+        """
+        root = self.root.absolute()
+        if Path(path).is_absolute() and Path(path).is_relative_to(root):
+            path, folder = Path(path).relative_to(root).as_posix(), ""
+        try:
+            return contained(f"{folder}/{path}" if folder else path, self.root, links_may_leave=True)
+        except InputError as error:
+            self.problems.append(f"{where}: {error.message}")
+            return None
 
     def below(self, path: str | Path) -> str:
         """Returns a path as the dataset's documentation would write it: below the root where it is there."""

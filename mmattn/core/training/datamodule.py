@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmattn.core.training.resuming import RepeatableLoader, Rest
 from mmattn.errors import InputError
 
 __all__ = ["BaseDataModule", "EpochShuffle"]
@@ -119,18 +120,28 @@ class BaseDataModule(LightningDataModule):
         """
         return self.loader(self._configured("predict", self.predict_dataset()), self.eval_batch_size)
 
-    def loader(self, dataset: Items, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader[Any]:
-        """Returns a loader over ``dataset`` with this module's worker settings; without ``sampler``, in order."""
-        return DataLoader(
+    def loader(self, dataset: Items, batch_size: int | None, sampler: Sampler[Any] | None = None) -> DataLoader[Any]:
+        """Returns a loader over ``dataset`` with this module's worker settings.
+
+        Args:
+            dataset: What to load.
+            batch_size: Items per batch; None where ``sampler`` and ``dataset`` deal in batches.
+            sampler: Training order: a resumed run goes on in it where the first one stopped. None is in order.
+        """
+        kind = DataLoader if sampler is None else RepeatableLoader
+        loader: DataLoader[Any] = kind(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
+            sampler=None if sampler is None else Rest(sampler),
             num_workers=self.num_workers,
             collate_fn=self.collate,
             multiprocessing_context="spawn" if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        if isinstance(loader, RepeatableLoader):
+            loader.trainer = self.trainer
+        return loader
 
     def _configured(self, split: str, dataset: Items | None) -> Items:
         if dataset is None:

@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmattn.core.training.configs import resolve_configs
 from mmattn.core.training.datamodule import BaseDataModule
+from mmattn.core.training.resuming import AtomicCheckpoints
 from mmattn.core.training.task import BaseTask
 from mmattn.core.weights.torch_file import load_torch_file
 from mmattn.errors import InputError, MmattnError, describe
@@ -142,9 +144,12 @@ class CommandLine(LightningCLI):
             InputError: If the trainer refuses an option or a combination of options.
         """
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"The trainer's options cannot be used: {error}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's own stays
+            trainer.strategy.checkpoint_io = AtomicCheckpoints()
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it; after Ctrl-C Lightning saves nothing more and exits with 1, and a shell expects the interrupt."""

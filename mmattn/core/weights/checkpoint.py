@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from mmattn import __version__
 from mmattn.core.weights.hub import download, parse_hub
-from mmattn.errors import CheckpointError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, OutputError, WeightsUnavailableError
+from mmattn.media.files import flush_file, flush_folder, make_folders, storage_error
 
 __all__ = [
     "FORMAT_VERSION",
@@ -98,22 +100,45 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: If ``directory`` is a file, or a folder with content that is no checkpoint.
+        OutputError: If it cannot be written; an older checkpoint is kept.
     """
     target = Path(directory).expanduser().absolute()
     check_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    description = {"system": system, "format_version": FORMAT_VERSION, "config": dict(config)}
+    try:
+        with staged(target) as staging:
+            (staging / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            (staging / CARD).write_text(card, encoding="utf-8")
+            save_file(separate(tensors), staging / WEIGHTS, metadata={"format": "pt", "system": system})
+            copy_other_files(target, staging)
+    except Exception as error:
+        failure = storage_error(error) or (error if isinstance(error, OSError) else None)
+        if failure is None:
+            raise
+        raise OutputError(
+            f"Cannot write the checkpoint '{target}': {failure.strerror or failure}.",
+            "An older one is kept. Free some space or choose a folder you may write to.",
+        ) from error
+    return target
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside ``target``, then flushes all that is in it to the disk and swaps the two."""
+    make_folders(target.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
-        description = {"system": system, "format_version": FORMAT_VERSION, "config": dict(config)}
-        (staging / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        (staging / CARD).write_text(card, encoding="utf-8")
-        save_file(separate(tensors), staging / WEIGHTS, metadata={"format": "pt", "system": system})
-        copy_other_files(target, staging)
+        yield staging
         staging.chmod(0o755)
+        for path in (*staging.rglob("*"), staging):
+            if path.is_dir():
+                flush_folder(path)
+            elif path.is_file():
+                flush_file(path)
         swap(staging, target)
+        flush_folder(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return target
 
 
 def load_checkpoint(directory: str | Path, system: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

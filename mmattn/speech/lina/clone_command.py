@@ -97,7 +97,7 @@ def check_output(request: InferRequest, items: Sequence[InputItem]) -> None:
     place = next(folder for folder in (journal.folder, *journal.folder.parents) if folder.exists())
     code = errno.EACCES if place.is_dir() else errno.ENOTDIR
     if code == errno.ENOTDIR or not os.access(place, os.W_OK | os.X_OK):
-        raise journal.unwritable(OSError(code, os.strerror(code)))
+        raise journal.output.unwritable(OSError(code, os.strerror(code)))
 
 
 def find_recordings(path: Path, speaker: str | None = None) -> list[tuple[Path, str]]:

@@ -233,16 +233,7 @@ class LinaDataModule(BaseDataModule):
             buckets=self.buckets,
             seed=self.seed,
         )
-        return DataLoader(
-            Batched(dataset),
-            batch_size=None,
-            sampler=batches,
-            num_workers=self.num_workers,
-            collate_fn=self.collate,
-            multiprocessing_context="spawn" if self.num_workers else None,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return self.loader(Batched(dataset), None, sampler=batches)
 
     def _split(self, split: Split) -> LinaDataset | None:
         if self._datasets is None:

@@ -13,7 +13,6 @@ speaks the test split's texts and lets judges hear them (:mod:`.evaluation.spoke
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,8 @@ from torch import Tensor
 from mmattn.attention.recurrent.gla import GatedLinearAttention
 from mmattn.errors import InputError
 from mmattn.kernels.sampling import SamplingOptions
+from mmattn.media.files import write_bytes
+from mmattn.media.paths import contained
 from mmattn.speech.lina.codec.embedded import EmbeddedCodec
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.data import LinaBatch, LinaDataModule
@@ -275,12 +276,12 @@ class LinaTask(SpokenTask):
             config = replace(config, default_voice=self.voices[0])
         StoredLina(config, tensors, codec).save(folder, card=_CARD.format(step=self.global_step))
         if isinstance(data, LinaDataModule) and data.tokenizer_file is not None:
-            shutil.copyfile(data.tokenizer_file, folder / data.tokenizer_file.name)
+            write_bytes(folder / data.tokenizer_file.name, data.tokenizer_file.read_bytes())
         if self.table is not None:
             (folder / "voices").mkdir(exist_ok=True)
             for number, name in enumerate(self.voices):
                 voice = Voice(self.table.voice(number), fingerprint(tensors), self.voice_statement, name)
-                save_voice(folder / "voices" / f"{name}.safetensors", voice)
+                save_voice(contained(f"{name}.safetensors", folder / "voices"), voice)
         return folder
 
     def _codec(self, codebooks: int) -> EmbeddedCodec:

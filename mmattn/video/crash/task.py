@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -173,8 +173,16 @@ class CrashTask(BaseTask):
             if not math.isnan(value):
                 self.log(f"val/{name}", value, prog_bar=name == "video_ap")
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Steps the schedule, but for "plateau": that has been, before Lightning wrote the checkpoint of the epoch."""
+        if self.schedule != "plateau":
+            super().lr_scheduler_step(scheduler, metric)
+
     def on_train_epoch_end(self) -> None:
-        """Writes the checkpoint folder of the epoch, unless checkpoints are turned off."""
+        """Steps the "plateau", and writes the checkpoint folder of the epoch, unless checkpoints are turned off."""
+        monitored = self.trainer.callback_metrics.get(self.plateau_monitor)
+        if self.schedule == "plateau" and monitored is not None:  # Lightning complains where it is missing
+            super().lr_scheduler_step(cast(Any, self.lr_schedulers()), monitored)
         folder = self.trainer.log_dir
         if folder is None or self.trainer.checkpoint_callback is None or not self.trainer.is_global_zero:
             return

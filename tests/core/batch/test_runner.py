@@ -1,5 +1,6 @@
 import errno
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from mmattn.core.batch import journal
-from mmattn.core.batch.runner import read_ahead, seed_everything
+from mmattn.core.batch import records
+from mmattn.core.batch.runner import read_ahead
+from mmattn.core.seeding import seed_everything
 from mmattn.errors import InputError, OutputError
 from tests.core.fake_runner import CountOptions, CountPredictor, CountResult, Harness
 
@@ -56,7 +58,8 @@ def test_a_run_writes_outputs_records_and_the_overview(harness: Harness, photos:
     assert lengths(harness.output) == ALL
     assert {name: int((harness.output / name).read_text()) for name in ALL} == ALL
     first = lines(harness.output / "results.jsonl")[0]
-    assert list(first) == ["input", "outputs", "seconds", "length"]
+    assert list(first) == ["input", "outputs", "seconds", "length", "contents"]
+    assert first["contents"] == {"c.txt.count.txt": {"bytes": 1, "sha256": hashlib.sha256(b"3").hexdigest()}}
     assert first["input"] == str(photos / "c.txt")
     assert first["seconds"] >= 0
     assert lines(harness.output / "errors.jsonl") == []
@@ -102,8 +105,8 @@ def test_an_item_whose_input_or_output_changed_is_done_again(harness: Harness, p
     (photos / "c.txt").write_text("longer than before")
     os.utime(photos / "d.txt", (1, 1))
     (harness.output / "a" / "x.txt.count.txt").unlink()
-    assert harness.run(batch_size=5) == 0
-    assert harness.predictors[1].batches == [3]
+    assert harness.run(batch_size=1) == 0
+    assert harness.predictors[1].batches == [1, 1, 1]
     assert lengths(harness.output) == ALL | {"c.txt.count.txt": 18}
     assert (harness.output / "c.txt.count.txt").read_text() == "18"
 
@@ -127,8 +130,10 @@ def test_a_bad_item_takes_no_other_with_it_and_is_tried_again(
     assert "4 done, 1 failed (see errors.jsonl)" in err
 
     (photos / "d.txt").write_text("good")
+    before = lines(harness.output / "results.jsonl")
     assert harness.run(batch_size=5) == 0
-    assert harness.predictors[1].batches == [1]
+    assert harness.predictors[1].batches == [5]
+    assert lines(harness.output / "results.jsonl")[:4] == before
     assert lines(harness.output / "errors.jsonl") == []
     assert lengths(harness.output) == ALL
 
@@ -311,7 +316,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(harness: Harness, monk
 
 def test_a_line_that_does_not_fit_on_the_disk_is_an_error(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr(journal.os, "write", lambda handle, data: write(handle, data[:7]))
+    monkeypatch.setattr(records.os, "write", lambda handle, data: write(handle, data[:7]))
     with pytest.raises(OutputError, match="No space left on device"):
         harness.run()
     monkeypatch.undo()
@@ -399,7 +404,7 @@ def test_reading_runs_ahead_by_a_bounded_number_of_items(harness: Harness) -> No
 
     items = expand_inputs([str(i) for i in harness.inputs], suffixes=[".txt"])
     seen: list[str] = []
-    batches = read_ahead(items, lambda path: seen.append(path.name), batch_size=1, workers=1)
+    batches = read_ahead([[item] for item in items], lambda path: seen.append(path.name), workers=1)
     next(batches)
     time.sleep(0.1)
     assert len(seen) <= 2

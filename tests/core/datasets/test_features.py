@@ -90,3 +90,24 @@ def test_an_interruption_keeps_what_is_done_and_flushes(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fill(store, {"a": 1.0, "b": 2.0}, make, what="Toys", unit="toy")
     assert (store.has("a"), store.has("b"), store.flushes) == (True, False, 1)
+
+
+@pytest.mark.parametrize("key", ["../stray", "/tmp/stray", "a/../../stray"])
+def test_a_key_never_leads_out_of_the_store(tmp_path: Path, key: str) -> None:
+    store = FeatureStore(tmp_path / "store")
+    with pytest.raises(InputError, match="leads outside of"):
+        store.put(key, {"x": torch.ones(2)})
+    with pytest.raises(InputError, match="leads outside of"):
+        store.get(key)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_the_store_is_read_and_not_written_through(tmp_path: Path) -> None:
+    FeatureStore(tmp_path / "elsewhere").put("x", {"x": torch.ones(2)})
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "disk").symlink_to(tmp_path / "elsewhere")
+    store = FeatureStore(tmp_path / "store")
+    assert store.get("disk/x")["x"].tolist() == [1, 1]
+    with pytest.raises(InputError, match="leads outside of"):
+        store.put("disk/y", {"x": torch.ones(2)})
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["x.safetensors"]

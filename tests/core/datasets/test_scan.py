@@ -69,3 +69,17 @@ def test_findings_are_printed_and_decide_the_exit_code(
 ) -> None:
     assert print_findings(is_fine, ["data as mvtec", "ok"]) == code
     assert capsys.readouterr().out == "data as mvtec\nok\n"
+
+
+def test_a_listed_file_lies_in_the_folder_or_is_a_problem(scan: DatasetScan, tmp_path: Path) -> None:
+    (tmp_path / "disk").symlink_to("/usr")
+    assert scan.listed("a/x.png", "list.txt, line 1") == tmp_path / "a/x.png"
+    assert scan.listed("x.png", "list.txt, line 2", "train/b") == tmp_path / "train/b/x.png"
+    assert scan.listed("disk/x.png", "list.txt, line 3") == tmp_path / "disk/x.png"
+    assert scan.listed(f"{tmp_path}/a/x.png", "list.txt, line 4", "train") == tmp_path / "a/x.png"
+    assert scan.problems == []
+    for path in ("../x.png", f"{tmp_path}/../x.png", "/etc/passwd", "a/../../x.png", "a\0"):
+        assert scan.listed(path, "list.txt, line 5") is None
+    assert scan.listed("../../../x.png", "list.txt, line 6", "train/b") is None
+    assert scan.problems[0].startswith("list.txt, line 5: The path '../x.png' leads outside of '")
+    assert len(scan.problems) == 6

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mmattn.core.datasets.layouts import Layout, LayoutTable
+from mmattn.errors import InputError
 from mmattn.media.audio import is_audio
+from mmattn.media.paths import contained
 from mmattn.speech.lina.datasets import roots
 from mmattn.speech.lina.datasets.records import Scan, SpeechFile, Split
 
@@ -78,8 +80,12 @@ def _manifest(scan: Scan, top: Path) -> Iterator[SpeechFile]:
         entry = _entry(line, where, scan.problems)
         if entry is None:
             continue
-        audio = top.parent / entry["audio"]
-        name = Path(entry["audio"]).with_suffix("").as_posix().lstrip("/")
+        try:
+            audio = contained(entry["audio"], top.parent, links_may_leave=True)
+        except InputError as error:
+            scan.problems.append(f"{where}: {error.message}")
+            continue
+        name = audio.relative_to(top.parent).with_suffix("").as_posix()
         if name in seen:
             scan.problems.append(f"{where}: {entry['audio']} is listed twice.")
             continue

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError
 from mmattn.media.audio import SYNTHETIC_SPEECH, read_audio, write_audio
+from mmattn.media.files import write_text
 from mmattn.metrics.tables import write_json
 from mmattn.speech.lina.datasets.layouts import find_utterances
 from mmattn.speech.lina.datasets.recordings import Recording
@@ -77,7 +78,7 @@ class SpokenTest:
         ]
         scores = {"rows": {name: scores.to_json() for name, scores in self.rows.items()}, "clones": clones}
         write_json(folder / "scores.json", scores)
-        (folder / "table.md").write_text(self.table() + "\n", encoding="utf-8")
+        write_text(folder / "table.md", self.table() + "\n")
 
 
 @dataclass(frozen=True)

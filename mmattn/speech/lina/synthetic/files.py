@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError
 from mmattn.media.audio import write_audio
+from mmattn.media.files import write_text
 from mmattn.speech.lina.judges.recogniser import read_pronunciations
 from mmattn.speech.lina.synthetic.sentences import Lexicon, Split, make_sentences, read_lexicon
 from mmattn.speech.lina.synthetic.voices import (
@@ -128,6 +129,4 @@ def write_speech(folder: Path, counts: Counts | None = None, *, processes: int =
 def _write(folder: str, item: _Spoken) -> None:
     path = Path(folder) / item.path
     write_audio(path.with_name(f"{path.name}.wav"), speak(item.voice, item.text), SAMPLE_RATE)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(item.text + "\n", encoding="utf-8")
-    partial.replace(path.with_name(f"{path.name}.txt"))
+    write_text(path.with_name(f"{path.name}.txt"), item.text + "\n")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmattn.errors import CheckpointError, InputError
+from mmattn.media.files import atomic_path
 from mmattn.speech.lina.voices.state import SCALE, InitialState
 
 __all__ = ["FORMAT", "VOICES", "Voice", "find_voices", "fingerprint", "load_voice", "locate_voice", "save_voice"]
@@ -110,6 +111,7 @@ def save_voice(path: str | Path, voice: Voice) -> Path:
     Raises:
         InputError: If the statement or the model's fingerprint is empty, the folder does not exist, or the suffix is
             another.
+        MediaError: If it cannot be written; an older one is kept.
     """
     file = Path(path).expanduser()
     if file.suffix != ".safetensors":
@@ -131,12 +133,8 @@ def save_voice(path: str | Path, voice: Voice) -> Path:
         "scale": repr(voice.state.scale),
     }
     tensors = {str(name): t.detach().cpu().contiguous() for name, t in voice.state.tensors.items()}
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
     return file
 
 

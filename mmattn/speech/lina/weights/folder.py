@@ -6,7 +6,6 @@ them speaks without further options; what is missing is named.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 from mmattn.core.weights.checkpoint import check_replaceable
 from mmattn.errors import CheckpointError
-from mmattn.media.files import atomic_path
+from mmattn.media.files import write_bytes
 from mmattn.speech.lina.config import LinaConfig
 from mmattn.speech.lina.text.tokenizers import build_tokenizer
 from mmattn.speech.lina.weights.convert import from_published, model_card, read_published, weights_file
@@ -63,8 +62,7 @@ def convert_files(
         config, codec_tensors = _with_codec(config, codec)
     folder = StoredLina(config, tensors, codec_tensors).save(output, card=model_card(config, weights))
     if tokenizer is not None:
-        with atomic_path(folder / TOKENIZER_FILE) as temporary:
-            shutil.copyfile(tokenizer, temporary)
+        write_bytes(folder / TOKENIZER_FILE, tokenizer.read_bytes())
     return folder, _missing(config, has_codec=codec is not None, has_tokenizer=(folder / TOKENIZER_FILE).is_file())
 
 

@@ -17,6 +17,7 @@ import torch
 
 from mmattn.core.weights.checkpoint import read_card
 from mmattn.errors import CheckpointError
+from mmattn.media.paths import contained
 from mmattn.speech.lina.voices.files import fingerprint, load_voice, save_voice
 from mmattn.speech.lina.weights.store import StoredLina
 
@@ -35,6 +36,7 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
 
     Raises:
         CheckpointError: If the source is no Lina checkpoint, holds no codec, or has a voice of another model.
+        InputError: If a voice's name would lead its file out of the folder.
     """
     stored = StoredLina.load(source)
     if not stored.part:
@@ -50,7 +52,7 @@ def ship(source: str | Path, target: str | Path, speaking: Mapping[str, Any] | N
     shutil.rmtree(folder / VOICES, ignore_errors=True)
     (folder / VOICES).mkdir()
     for voice in voices:
-        save_voice(folder / VOICES / f"{voice.name}.safetensors", voice)
+        save_voice(contained(f"{voice.name}.safetensors", folder / VOICES), voice)
     return folder
 
 

@@ -19,6 +19,7 @@ from mmattn.core.datasets.features import fingerprint
 from mmattn.errors import InputError
 from mmattn.media.files import atomic_path
 from mmattn.media.npz import read_array, read_text
+from mmattn.media.paths import contained
 from mmattn.media.plain_pickle import load_plain_pickle
 from mmattn.video.crash.datasets.clip_reading import ClipReader, frames_before
 from mmattn.video.crash.datasets.clip_table import write_clip_table
@@ -43,7 +44,7 @@ def split_dad_batches(root: str | Path, output: str | Path) -> int:
         Number of clips that were written.
 
     Raises:
-        InputError: If there are no batches, or one is damaged.
+        InputError: If there are no batches, or one is damaged, or a clip's id in it leads out of the folder.
         MediaError: If the folder cannot be written or the disk is full.
     """
     places = {split: sorted(Path(root).glob(f"features/{split}/batch_*.npz")) for split in ("training", "testing")}
@@ -58,7 +59,7 @@ def split_dad_batches(root: str | Path, output: str | Path) -> int:
         names = dad_names(read_text(file, "ID"), number)
         labels = read_array(file, "labels", (len(names), 2))
         for row, name in enumerate(names):
-            target = Path(output) / "vgg16_features" / split / f"{name}.npz"
+            target = contained(f"vgg16_features/{split}/{name}.npz", output)
             if target.is_file():
                 continue
             data = read_array(file, "data", (None, None, None), row=row)

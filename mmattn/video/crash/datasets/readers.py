@@ -167,13 +167,19 @@ def _nexar(scan: Scan, feature: str | None) -> list[ListedClip]:
             scan.problems.append(f"{place} is in no folder of a split and a label, such as train/positive.")
             continue
         for number, row in enumerate(scan.rows(place, ["file_name", "time_of_event"]), start=2):
-            video = table.parent / row["file_name"]
-            name, where = f"{folder}/{label}/{video.stem}", f"{place}, line {number}"
+            where = f"{place}, line {number}"
+            video = scan.listed(row["file_name"], where, f"{folder}/{label}")
+            if video is None:
+                continue
+            name = f"{folder}/{label}/{video.stem}"
             clips += _video_clip(scan, where, row, name, video, "nexar", split, label == "positive")
     if not tables:
         for number, row in enumerate(scan.rows("train.csv", ["id", "time_of_event", "target"]), start=2):
-            video = scan.root / "train" / f"{row['id'].zfill(5)}.mp4"
-            name, where = f"train/{video.stem}", f"train.csv, line {number}"
+            where = f"train.csv, line {number}"
+            video = scan.listed(f"{row['id'].zfill(5)}.mp4", where, "train")
+            if video is None:
+                continue
+            name = f"train/{video.stem}"
             clips += _video_clip(scan, where, row, name, video, "nexar", "train", "target")
     return scan.present(clips, "listed videos")
 
@@ -192,9 +198,12 @@ def _annotated_videos(scan: Scan, feature: str | None) -> list[ListedClip]:
         if split not in ("train", "val", "test"):
             scan.problems.append(f"{place}, line {number}: split is {split!r}, expected train, val or test.")
             continue
-        video = scan.root / row["file"]
-        name = Path(row["file"]).with_suffix("").as_posix()
-        clips += _video_clip(scan, f"{place}, line {number}", row, name, video, scan.root.name, split, "label")
+        where = f"{place}, line {number}"
+        video = scan.listed(row["file"], where)
+        if video is None:
+            continue
+        name = video.relative_to(scan.root).with_suffix("").as_posix()
+        clips += _video_clip(scan, where, row, name, video, scan.root.name, split, "label")
     return scan.present(clips, "listed videos")
 
 
@@ -245,7 +254,9 @@ def _listed(scan: Scan, folder: str, dataset: str) -> list[ListedClip]:
             if match is None:
                 scan.problems.append(f"Line {number} of {place} is {line[:60]!r}, expected 'positive/ID.npz 1'.")
                 continue
-            path = scan.root / folder / f"{match[1]}.npz"
+            path = scan.listed(f"{match[1]}.npz", f"{place}, line {number}", folder)
+            if path is None:
+                continue
             clips.append(ListedClip(match[1], str(path), dataset, split, int(match[2])))
     return clips
 

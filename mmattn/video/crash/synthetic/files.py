@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from mmattn.media.files import atomic_path
 from mmattn.video.crash.synthetic.drawing.render import render
 from mmattn.video.crash.synthetic.world.camera import Seen
 from mmattn.video.crash.synthetic.world.clips import draw_clip
@@ -60,9 +61,7 @@ def write_clip(path: Path, split: str, number: int) -> None:
     """Draws a clip and writes its file."""
     clip = draw_clip(split, number)
     pictures = render(clip)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_suffix(".part")
-    with staging.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
@@ -73,7 +72,6 @@ def write_clip(path: Path, split: str, number: int) -> None:
             view=np.array([clip.camera.focal, clip.camera.height, clip.camera.horizon]),
             **{f"seen_{f.name}": getattr(clip.seen, f.name) for f in fields(Seen)},
         )
-    staging.replace(path)
 
 
 def read_clip(path: str | Path) -> ClipFile:

@@ -83,8 +83,9 @@ def _visa(scan: Scan, cls: str, split: str) -> list[Record]:
         return []
     records = [
         Record(row["image"], row["mask"] or "", cls, "", int(row["label"] != "normal"))
-        for row in rows
+        for number, row in enumerate(rows, start=2)
         if row["object"] == cls and row["split"] == split
+        if _is_inside(scan, f"{table}, line {number}", row["image"], row["mask"])
     ]
     return _by_path(records)
 
@@ -129,8 +130,9 @@ def _meta(scan: Scan, cls: str, split: str) -> list[Record]:
         if missing:
             scan.problems.append(f"meta.json: record {position} of {split}/{cls} lacks {named(missing)}.")
             continue
-        specie = str(entry.get("specie_name", ""))
-        records.append(Record(entry["img_path"], entry["mask_path"] or "", cls, specie, int(entry["anomaly"])))
+        specie, mask = str(entry.get("specie_name", "")), entry["mask_path"] or ""
+        if _is_inside(scan, f"meta.json, record {position} of {split}/{cls}", entry["img_path"], mask):
+            records.append(Record(entry["img_path"], mask, cls, specie, int(entry["anomaly"])))
     return records
 
 
@@ -147,6 +149,11 @@ def _meta_split(scan: Scan, split: str) -> dict[str, list[dict[str, str]]]:
             return classes
         _once(scan, f"meta.json: {split!r} is a {type(classes).__name__}, expected class names with their records.")
     return {}
+
+
+def _is_inside(scan: Scan, where: str, picture: str, mask: str) -> bool:
+    """Whether a listed picture and its mask, if it has one, lie in the dataset's folder; else it is a problem."""
+    return all(scan.listed(str(path), where) is not None for path in (picture, *([mask] if mask else [])))
 
 
 def _records(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from mmattn.media.files import write_bytes, write_text
 from mmattn.vision.crane.synthetic.photographs import PHOTOGRAPHS, draw_photograph
 from mmattn.vision.crane.synthetic.scenes import Item, Sample, draw
 
@@ -53,19 +54,18 @@ def draw_sample(choice: SampleChoice) -> Sample:
 def write_samples(folder: str | Path) -> None:
     """Writes ``samples/*.jpg``, ``samples/samples.json`` and ``masks/*.png`` below ``folder``."""
     root = Path(folder)
-    (root / "samples").mkdir(parents=True, exist_ok=True)
-    (root / "masks").mkdir(exist_ok=True)
     listed: list[dict[str, Any]] = []
     for choice in SAMPLES:
         sample = draw_sample(choice)
         picture = root / "samples" / f"{choice.stem}.jpg"
-        cv2.imwrite(str(picture), sample.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        _, coded = cv2.imencode(".jpg", sample.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        write_bytes(picture, coded.data)
         mask = None
         if choice.defect:
             mask = f"masks/{choice.stem}.png"
-            cv2.imwrite(str(root / mask), sample.mask.astype(np.uint8) * 255)
+            write_bytes(root / mask, cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].data)
         listed.append({"file": f"samples/{picture.name}", "mask": mask, **describe(choice)})
-    (root / "samples" / "samples.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_text(root / "samples" / "samples.json", json.dumps(listed, indent=2) + "\n")
 
 
 def describe(choice: SampleChoice) -> dict[str, str]:

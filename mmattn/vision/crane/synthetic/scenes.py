@@ -22,6 +22,7 @@ from mmattn.drawing.camera import Light, draw_light, photograph
 from mmattn.drawing.fields import SIZE, Rng
 from mmattn.drawing.materials import MATERIALS
 from mmattn.drawing.objects import OBJECTS, draw_object
+from mmattn.media.files import write_bytes
 from mmattn.vision.crane.synthetic.captions import caption
 from mmattn.vision.crane.synthetic.defects import SEEN, UNSEEN, Damage, Scene
 
@@ -178,12 +179,10 @@ def make(path: str | Path, *, split: str = "test", per_category: int = 40, train
     count = 0
     for place, sample in _files(split, per_category, train_per_category):
         target = Path(path) / sample.category / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(target), sample.picture[..., ::-1])
+        write_bytes(target, cv2.imencode(".png", sample.picture[..., ::-1])[1].data)
         if sample.defect:
             truth = Path(path) / sample.category / "ground_truth" / sample.defect / f"{target.stem}_mask.png"
-            truth.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(truth), sample.mask.astype(np.uint8) * 255)
+            write_bytes(truth, cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].data)
         count += 1
     return count
 

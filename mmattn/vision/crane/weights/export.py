@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmattn.errors import InputError, MissingExtraError, MmattnError
-from mmattn.media.files import atomic_path
+from mmattn.media.files import atomic_path, write_text
 from mmattn.vision.crane.model import CraneModel, StaticCrane
 
 __all__ = ["ExportFormat", "export_model"]
@@ -69,7 +69,7 @@ def export_model(
         "outputs": {"score": [1], "anomaly_map": [1, size, size]},
         "max_difference": differences,
     }
-    (output / "export.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(output / "export.json", json.dumps(description, indent=2) + "\n")
     return differences
 
 
@@ -77,8 +77,9 @@ def _write_torch(static: StaticCrane, example: Tensor, output: Path) -> tuple[Pa
     file = output / "crane.pt2"
     with torch.no_grad():
         program = torch.export.export(static, (example,))
-    with atomic_path(file) as temporary:
-        torch.export.save(program, temporary)
+    # A stream of ours: of its own, torch's writer tells no full disk from other errors.
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        torch.export.save(program, stream)
     with torch.no_grad():
         return file, torch.export.load(file).module()(example)
 

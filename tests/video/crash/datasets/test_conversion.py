@@ -31,6 +31,19 @@ def test_split_batches_are_the_same_clips_one_by_one(tmp_path: Path) -> None:
         assert arrays["data"].dtype == np.float32
 
 
+def test_an_id_in_a_batch_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    batches = write_dad_batches(tmp_path / "dad")
+    file = sorted((batches / "features" / "training").glob("*.npz"))[0]
+    with np.load(file) as arrays:
+        changed = {name: arrays[name] for name in arrays}
+    changed["ID"] = changed["ID"].astype("U60")
+    changed["ID"][0] = "x/../../../../stray"
+    np.savez(file, **changed)
+    with pytest.raises(InputError, match="leads outside of"):
+        split_dad_batches(batches, tmp_path / "deep" / "split")
+    assert not list(tmp_path.rglob("*stray*"))
+
+
 def test_splitting_again_writes_what_is_missing_only(tmp_path: Path) -> None:
     batches = write_dad_batches(tmp_path)
     split_dad_batches(batches, tmp_path)
