@@ -18,10 +18,11 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError
 from mmattn.media.audio_loudness import loudness
 from mmattn.media.audio_resample import resample
 from mmattn.media.files import atomic_path
+from mmattn.media.regular import open_regular
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -268,13 +269,8 @@ def _stream(source: AudioSource) -> tuple[str, IO[bytes]]:
     if not isinstance(source, (str, os.PathLike)):
         return str(getattr(source, "name", "the given file")), source
     path = Path(source)
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(f"There is no file {path}.", "Check the path.") from error
-    except OSError as error:
-        raise MediaError(f"Cannot open {path}: {(error.strerror or str(error)).lower()}.") from error
-    if path.stat().st_size == 0:
+    stream = open_regular(path)
+    if os.fstat(stream.fileno()).st_size == 0:
         stream.close()
         raise MediaError(f"{path} is empty (0 bytes).", "Copy or export the recording again.")
     return str(path), stream

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmattn.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError
 from mmattn.media.files import atomic_path
+from mmattn.media.regular import open_regular
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "is_image", "read_image", "read_mask", "write_png"]
 
@@ -166,13 +167,8 @@ def _stream(source: ImageSource) -> tuple[str, IO[bytes]]:
     if not isinstance(source, (str, os.PathLike)):
         return str(getattr(source, "name", "the given file")), source
     path = Path(source)
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(f"There is no file {path}.", "Check the path.") from error
-    except OSError as error:
-        raise MediaError(f"Cannot open {path}: {(error.strerror or str(error)).lower()}.") from error
-    if path.stat().st_size == 0:
+    stream = open_regular(path)
+    if os.fstat(stream.fileno()).st_size == 0:
         stream.close()
         raise MediaError(f"{path} is empty (0 bytes).", "Copy or export the picture again.")
     return str(path), stream
