@@ -1,4 +1,4 @@
-"""The two video decoders behind one interface: decord, and PyAV for everything that decord gets wrong."""
+"""The two video decoders behind one interface: PyAV, and decord for those who ask for it."""
 
 from __future__ import annotations
 
