@@ -1,13 +1,14 @@
 """Reads mutated files in a process of its own, with limits, and prints what happened as JSON.
 
-Run as ``python -m tests.media.fuzz_child READER CASES FOLDER``; a case is drawn from its number alone. The number of the
-case that is being read stands in ``FOLDER/case``, so that a process that dies tells at which.
+Run as ``python -m tests.media.fuzz_child READER CASES FOLDER``; a case is drawn from its number alone. The
+number of the case that is being read stands in ``FOLDER/case``, so that a process that dies tells at which.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import random
 import resource
@@ -123,7 +124,8 @@ def seeds(reader: str, folder: Path) -> tuple[list[bytes], str, Callable[[Path],
     from mmattn.core.batch.inputs import expand_inputs
 
     (folder / "x.png").touch()
-    lines = f"\ufeff# list\n{folder / 'x.png'}\n{folder}/*.png\n"
+    os.chdir(folder)
+    lines = "\ufeff# list\nx.png\n*.png\n"
     return [lines.encode()], ".txt", lambda path: expand_inputs([f"@{path}"], suffixes=[".png"])
 
 

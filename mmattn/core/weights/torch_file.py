@@ -19,8 +19,8 @@ from mmattn.media.regular import check_regular, expanded
 
 __all__ = ["load_torch_file", "read_entries", "read_state"]
 
-NO_TORCH_FILE = (AssertionError, AttributeError, EOFError, LookupError, MemoryError, OverflowError, RuntimeError,
-                 TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
+NO_TORCH_FILE = (AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError,
+                 RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
 """What ``torch.load`` and ``zipfile`` raise on files that they did not write, found by giving them rubbish."""
 
 _MAX_PICKLE_BYTES = 1 << 27
