@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: demo test test-golden-perturbed lint format types bench app system-deps clean
+.PHONY: demo test fuzz test-golden-perturbed lint format types bench app system-deps clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -20,6 +20,10 @@ demo: $(STAMP)  ## run every finished system on its sample inputs; pictures and 
 
 test: $(STAMP)  ## the test-suite
 	$(BIN)/python -m pytest
+
+FUZZ ?= 3000
+fuzz: $(STAMP)  ## the seeded random tests in their long form: kernels and readers, FUZZ cases each; half an hour
+	MMATTN_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -k fuzz
 
 test-golden-perturbed: $(STAMP)  ## proves that the golden tests can fail
 	$(BIN)/python -m tests.golden.perturb

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmattn.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError
 from mmattn.media.files import atomic_path
+from mmattn.media.regular import open_regular
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "is_image", "read_image", "read_mask", "write_png"]
 
@@ -32,6 +33,12 @@ MAX_PIXELS = 178_956_970
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes]"
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+
+# Of the decoded picture: what MAX_PIXELS have as RGB, in whatever form Pillow decodes.
+_MAX_BYTES = 3 * MAX_PIXELS
+# Bytes of a pixel, and of the pointer to a row, as Pillow holds them while it decodes; four where not listed.
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_ROW_BYTES = 16
 
 # Modes in which Pillow interpolates; the others have to become RGB first.
 _RESIZABLE = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -136,6 +143,7 @@ def _decode(source: ImageSource, max_pixels: int, max_side: int | None) -> tuple
             width, height = image.size
             if width * height > max_pixels:
                 raise _too_large(name, f"has {_size(image)} pixels", max_pixels)
+            _check_bytes(image, name)
             if max_side is not None:
                 image.draft("RGB", (min(width, max_side), min(height, max_side)))
             image.load()
@@ -160,19 +168,27 @@ def _decode(source: ImageSource, max_pixels: int, max_side: int | None) -> tuple
             stream.close()
 
 
+def _check_bytes(image: Image.Image, name: str) -> None:
+    """Refuses by the header what would take more memory than the largest picture of 8 bits."""
+    # What is not RGB or grey of 8 bits is converted as a whole, by way of 32 bits.
+    beside = 0 if image.mode in ("L", "RGB", "1", "P", "CMYK", "YCbCr") else 5 if image.mode.startswith("I;16") else 8
+    size = image.width * image.height * (_PIXEL_BYTES.get(image.mode, 4) + beside) + image.height * _ROW_BYTES
+    limit = _MAX_BYTES * 4 // 3 + _ROW_BYTES * 1_000_000
+    if size > limit:
+        raise MediaError(
+            f"{name} has {_size(image)} pixels of mode {image.mode}, {size:,} bytes decoded; the limit is {limit:,}.",
+            "Reduce the picture first.",
+        )
+
+
 def _stream(source: ImageSource) -> tuple[str, IO[bytes]]:
     if isinstance(source, bytes):
         return "the given data", BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
         return str(getattr(source, "name", "the given file")), source
     path = Path(source)
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(f"There is no file {path}.", "Check the path.") from error
-    except OSError as error:
-        raise MediaError(f"Cannot open {path}: {(error.strerror or str(error)).lower()}.") from error
-    if path.stat().st_size == 0:
+    stream = open_regular(path)
+    if os.fstat(stream.fileno()).st_size == 0:
         stream.close()
         raise MediaError(f"{path} is empty (0 bytes).", "Copy or export the picture again.")
     return str(path), stream

@@ -6,6 +6,7 @@ one clip of a batch file must not hold the other nine in memory.
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,8 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.errors import InputError
+from mmattn.media.regular import check_regular
 
-__all__ = ["read_array", "read_text"]
+__all__ = ["MAX_ARRAY_BYTES", "array_names", "read_any", "read_array", "read_text"]
+
+MAX_ARRAY_BYTES = 1 << 30
+"""A larger array is refused by its header: compressed, it may fit into a thousandth of that."""
 
 Shape = tuple[int | None, ...]
 
@@ -49,6 +54,33 @@ def read_array(path: str | Path, name: str, shape: Shape, *, row: int | None = N
         return member.read() if row is None else member.read_row(row)
 
 
+def read_any(path: str | Path, name: str, max_bytes: int) -> npt.NDArray[Any]:
+    """Returns one array of numbers or text of any shape, (...), of at most ``max_bytes`` in memory.
+
+    Raises:
+        InputError: As :func:`read_array`, or the array is larger.
+    """
+    with _Member(Path(path), name) as member:
+        if member.dtype.kind not in "biufSU":
+            raise InputError(f"'{path}': {name} holds {member.dtype}, expected numbers or text.")
+        return member.read(max_bytes)
+
+
+def array_names(path: str | Path) -> list[str]:
+    """Returns the names of the arrays in a file.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    file = Path(path)
+    check_regular(file, error=InputError)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+    except _DAMAGE as error:
+        raise _Member(file, "").unreadable(error) from error
+
+
 def read_text(path: str | Path, name: str) -> list[str]:
     """Returns the strings of one array of text, bytes decoded, as a flat list.
 
@@ -71,9 +103,14 @@ class _Member:
 
     def __enter__(self) -> _Member:
         try:
+            check_regular(self.path, error=InputError)
             self._archive = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise self._unreadable(error) from error
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self.unreadable(error.__cause__) from error
+            if isinstance(error, InputError):
+                raise
+            raise self.unreadable(error) from error
         try:
             self._file: IO[bytes] = self._archive.open(f"{self.name}.npy")
             self.shape, self._is_fortran, self.dtype = _read_header(self._file)
@@ -85,17 +122,17 @@ class _Member:
             ) from error
         except _DAMAGE as error:
             self._archive.close()
-            raise self._unreadable(error) from error
+            raise self.unreadable(error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._archive.close()
 
-    def read(self) -> npt.NDArray[Any]:
+    def read(self, max_bytes: int = MAX_ARRAY_BYTES) -> npt.NDArray[Any]:
         """Returns the whole array."""
         order = "F" if self._is_fortran else "C"
-        return self._take(int(np.prod(self.shape, dtype=np.int64))).reshape(self.shape, order=order)  # type: ignore[call-overload]
+        return self._take(math.prod(self.shape), max_bytes).reshape(self.shape, order=order)  # type: ignore[call-overload]
 
     def read_row(self, row: int) -> npt.NDArray[Any]:
         """Returns one entry along the first dimension; the entries before it are skipped, not kept."""
@@ -103,16 +140,21 @@ class _Member:
             raise InputError(f"'{self.path}': {self.name} has {self.shape[0]} rows, row {row} was asked for.")
         if self._is_fortran:
             return np.ascontiguousarray(self.read()[row])
-        count = int(np.prod(self.shape[1:], dtype=np.int64))
+        count = math.prod(self.shape[1:])
         for _ in range(row):
             self._take(count)
         return self._take(count).reshape(self.shape[1:])
 
-    def _take(self, count: int) -> npt.NDArray[Any]:
+    def _take(self, count: int, max_bytes: int = MAX_ARRAY_BYTES) -> npt.NDArray[Any]:
         size = count * self.dtype.itemsize
+        if size > max_bytes:
+            raise InputError(
+                f"'{self.path}': {self.name} {self.shape} has {size:,} bytes; the limit is {max_bytes:,}.",
+                "The file is damaged, or was made to fill the memory.",
+            )
         # Checked before memory is asked for: a damaged header may name any shape.
         if not 0 <= size <= self._archive.getinfo(f"{self.name}.npy").file_size:
-            raise self._unreadable(EOFError(f"{self.name} ends early"))
+            raise self.unreadable(EOFError(f"{self.name} ends early"))
         array = np.empty(count, self.dtype)
         content, filled = array.view(np.uint8), 0
         try:
@@ -123,10 +165,11 @@ class _Member:
                 content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                 filled += len(piece)
         except _DAMAGE as error:
-            raise self._unreadable(error) from error
+            raise self.unreadable(error) from error
         return array
 
-    def _unreadable(self, error: Exception) -> InputError:
+    def unreadable(self, error: Exception) -> InputError:
+        """Returns the error for a file that cannot be read."""
         if isinstance(error, FileNotFoundError):
             return InputError(f"'{self.path}' does not exist.", "Check the dataset with: mmattn data check crash")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

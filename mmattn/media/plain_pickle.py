@@ -5,7 +5,7 @@ files are read by ``mmattn convert`` only, in two steps that both have to agree:
 
 1. The opcodes are listed without being executed. Anything that is not needed for lists, dicts, tuples, numbers, strings
    and NumPy arrays is refused, and so are places in the memo that the file never fills (a few bytes could otherwise
-   ask for gigabytes).
+   ask for gigabytes) and what :mod:`mmattn.media.pickle_bounds` finds too deep or too slow to hash.
 2. The pickle is loaded with a table of the few names such data needs. Each leads to a stand-in of this module: NumPy's
    own functions, and the state they would accept, are never handed to the file. Arrays are built here from checked
    shapes and bytes.
@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.errors import InputError
+from mmattn.media.pickle_bounds import BoundsError, check_bounds
+from mmattn.media.regular import read_regular
 
 __all__ = ["load_plain_pickle"]
 
@@ -40,6 +42,7 @@ _OPCODES = frozenset({
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _KIND = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 _MAX_DEPTH = 32
+_MAX_BYTES = 1 << 28
 
 _HINT = "It may have been made to do harm. Get the file again from its authors; do not open it with pickle."
 
@@ -52,18 +55,17 @@ def load_plain_pickle(path: str | Path) -> Any:
 
     Raises:
         InputError: If the file holds anything else (it is refused before anything is run), is damaged, nests deeper
-            than 32 levels, or does not exist.
+            than 32 levels, is out of the bounds of :mod:`mmattn.media.pickle_bounds` or larger than 256 MB, or does not
+            exist.
     """
     file = Path(path)
+    data = read_regular(file, _MAX_BYTES, error=InputError)
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read '{file}': {(error.strerror or str(error)).lower()}.") from error
-    try:
+        check_bounds(data)
         _check_opcodes(data)
         value = _PlainUnpickler(BytesIO(data), encoding="latin1").load()
         return _finished(value, {}, 0)
-    except _RefusedError as error:
+    except (_RefusedError, BoundsError) as error:
         raise InputError(f"'{file}' was refused: {error}.", _HINT) from error
     except (pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
             OverflowError, MemoryError, RecursionError) as error:  # fmt: skip

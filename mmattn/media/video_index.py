@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattn.errors import MediaError, MediaNotFoundError
+from mmattn.errors import MediaError
+from mmattn.media.regular import check_regular
 
-__all__ = ["VideoIndex", "import_av", "read_index", "video_stream"]
+__all__ = ["VideoIndex", "import_av", "open_container", "read_index", "video_stream"]
 
 # The container's clock; each stream has its own.
 _CONTAINER_TICKS_PER_SECOND = 1_000_000
@@ -65,17 +66,13 @@ def read_index(path: Path) -> VideoIndex:
         ImportError: PyAV is not installed.
     """
     av = import_av()
-    if not path.exists():
-        raise MediaNotFoundError(f"There is no file {path}.", "Check the path.")
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder, expected a video file.")
-    if path.stat().st_size == 0:
+    if check_regular(path) == 0:
         raise MediaError(f"{path} is empty (0 bytes).", "Copy or export the video again.")
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             stream = video_stream(container, path)
             packets = _read_packets(container, stream, path)
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             stream = video_stream(container, path)
             first = next(container.decode(stream), None)
             if first is None or len(packets.pts) == 0:
@@ -87,6 +84,15 @@ def read_index(path: Path) -> VideoIndex:
             f"{path} cannot be read as a video: {reason}.",
             "It may be truncated, damaged or of another type; copy or export it again.",
         ) from error
+
+
+def open_container(path: Path) -> Any:
+    """Opens a file with PyAV; titles that are not UTF-8 get replacement characters.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    return import_av().open(str(path), metadata_errors="replace")
 
 
 def video_stream(container: Any, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The two video decoders behind one interface: decord, and PyAV for everything that decord gets wrong."""
+"""The two video decoders behind one interface: PyAV, and decord for those who ask for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mmattn.errors import MediaError
 from mmattn.media.process_local import ProcessLocal
-from mmattn.media.video_index import VideoIndex, import_av, video_stream
+from mmattn.media.video_index import VideoIndex, import_av, open_container, video_stream
 
 __all__ = ["DecordReader", "IndexedReader", "PyAVReader"]
 
@@ -183,7 +183,7 @@ class _Cursor:
         return frame
 
     def _open(self) -> None:
-        self.container = import_av().open(str(self.path))
+        self.container = open_container(self.path)
         self.stream = video_stream(self.container, self.path)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = self.num_threads

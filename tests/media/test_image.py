@@ -158,7 +158,7 @@ def test_a_missing_file_is_both_kinds_of_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_a_picture(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="is a directory"):
+    with pytest.raises(MediaError, match="is a folder, expected a file"):
         read_image(tmp_path)
 
 

@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mmattn.errors import InputError
+from mmattn.media.regular import check_regular, expanded, read_lines
 
 __all__ = ["InferRequest", "InputItem", "expand_inputs"]
+
+
+_MAX_LIST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ def expand_inputs(
     if not arguments:
         raise InputError("No input was given.", "Pass files, folders, quoted globs or @list.txt.")
     accepted = frozenset(suffix.lower() for suffix in suffixes)
-    skip = None if output is None else Path(output).expanduser().resolve()
+    skip = None if output is None else expanded(output).resolve()
     items: dict[Path, InputItem] = {}
     for argument in arguments:
         for item in expand_argument(str(argument), accepted, skip):
@@ -152,13 +156,20 @@ def expand_argument(argument: str, accepted: frozenset[str], skip: Path | None) 
     Raises:
         InputError: If it does not exist, matches nothing, or is of no accepted type.
     """
-    path = Path(argument).expanduser()
-    if argument.startswith("@") and not path.exists():
-        yield from expand_list(Path(argument[1:]).expanduser(), accepted, skip)
+    if "\0" in argument:
+        raise InputError(f"Input {argument!r} holds a NUL character, which no file has in its name.")
+    path = expanded(argument)
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long
+        raise InputError(f"Input '{argument[:200]}' cannot be read: {error.strerror}.") from error
+    if argument.startswith("@") and not is_there:
+        yield from expand_list(expanded(argument[1:]), accepted, skip)
     elif path.is_dir():
         yield from expand_folder(path, accepted, skip)
-    elif path.exists():
+    elif is_there:
         check_type(path, accepted)
+        check_regular(path, error=InputError)
         yield as_item(path, path.parent)
     elif glob.has_magic(argument):
         yield from expand_glob(argument, accepted, skip)
@@ -195,7 +206,7 @@ def expand_glob(pattern: str, accepted: frozenset[str], skip: Path | None) -> li
     matches = sorted(Path(match) for match in glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH207, PTH111 - patterns may be absolute
     if not matches:
         raise InputError(f"Pattern '{pattern}' matches no file.", f"The current folder is '{Path.cwd()}'.")
-    parts = Path(pattern).expanduser().parts
+    parts = expanded(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
     found = []
@@ -217,13 +228,9 @@ def expand_list(file: Path, accepted: frozenset[str], skip: Path | None) -> Iter
             number.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"List file '{file}' cannot be read: {error.strerror}.", "Pass @PATH of a text file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"List file '{file}' is not UTF-8 text.", "Pass one path per line.") from error
+        lines = read_lines(file, _MAX_LIST_BYTES, error=InputError)
+    except InputError as error:
+        raise InputError(f"List file '{file}' cannot be read: {error.message}", "Pass @PATH of a text file.") from error
     entries = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()[:1] not in ("", "#")]
     if not entries:
         raise InputError(f"List file '{file}' names no input.", "Pass one path per line.")

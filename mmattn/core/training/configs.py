@@ -6,9 +6,16 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 from mmattn.errors import InputError
+from mmattn.media.regular import expanded, read_lines
 
 __all__ = ["configs_folder", "find_config", "list_configs", "resolve_configs"]
+
+
+_MAX_BYTES = 1 << 20
+_MAX_VALUES = 100_000
 
 
 def configs_folder() -> Path:
@@ -40,7 +47,7 @@ def find_config(name: str | Path) -> Path:
         InputError: If it is neither; the message lists the short names of that folder, else those that come near, or
             all of them.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     text = Path(name).as_posix().removesuffix(".yaml")
@@ -71,5 +78,49 @@ def resolve_configs(words: list[str]) -> list[str]:
 
 
 def config_path(name: str) -> str:
-    """Returns the path of a config file, short name or JSON text (which is passed on as it is)."""
-    return name if name.lstrip().startswith("{") or Path(name).is_file() else str(find_config(name))
+    """Returns the path of a config file, short name or JSON text (which is passed on as it is).
+
+    Raises:
+        InputError: If there is no such config, or it is out of the bounds of :func:`check_config`.
+    """
+    if name.lstrip().startswith("{"):
+        check_config(name, "The config on the command line")
+        return name
+    path = find_config(name)
+    text = "\n".join(read_lines(path, _MAX_BYTES, error=InputError))
+    check_config(text, f"Config '{path}'")
+    return name if str(path) == name else str(path)
+
+
+def check_config(text: str, what: str) -> None:
+    """Checks what YAML becomes when its anchors are written out; a few lines can stand for billions of values.
+
+    Args:
+        text: The YAML.
+        what: What it is called in the message.
+
+    Raises:
+        InputError: If it is no YAML, nests too deep, or has more than 100,000 values.
+    """
+    try:
+        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        size = 0 if root is None else _written_out(root, {})
+    except RecursionError as error:
+        raise InputError(f"{what} nests too deep.", "Write it out flat.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is no YAML: {' '.join(str(error).split())}.") from error
+    if size > _MAX_VALUES:
+        raise InputError(f"{what} stands for more than {_MAX_VALUES:,} values.", "Use fewer anchors.")
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns how many values a node stands for; what is shared is looked at once and counts each time."""
+    if id(node) not in known:
+        known[id(node)] = _MAX_VALUES + 1  # a node in itself has no end
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = list(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -30,6 +32,7 @@ from mmattn.core.training.resuming import AtomicCheckpoints
 from mmattn.core.training.task import BaseTask
 from mmattn.core.weights.torch_file import load_torch_file
 from mmattn.errors import InputError, MmattnError, describe
+from mmattn.media.regular import expanded
 
 __all__ = ["CommandLine", "build", "cli_main"]
 
@@ -68,6 +71,9 @@ def cli_main(args: Sequence[str] | None = None) -> int:
         build(args)
     except (MmattnError, MisconfigurationException) as error:
         fail(*describe(error))
+    except UnpicklingError:
+        fail("The checkpoint holds more than tensors and plain containers; reading it could run code.",
+             "Name one that this project wrote with --ckpt_path FILE.")  # fmt: skip
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         fail(str(error), "Check the path and the current folder; relative paths start there.")
     return 0
@@ -110,16 +116,33 @@ class CommandLine(LightningCLI):
         self.config = parser.parse_args(self.words)
 
     def _parse_ckpt_path(self) -> None:
-        """Parses again with the checkpoint's hyper-parameters put in front of everything that was given."""
+        """Parses again with the checkpoint's hyper-parameters put in front of everything that was given.
+
+        Whatever spelling the checkpoint has, and wherever it was written, it is loaded with ``weights_only=True``.
+
+        Raises:
+            InputError: If the checkpoint is an address, or ``weights_only`` was turned off.
+        """
         subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if path is None or path in CHECKPOINT_WORDS or "://" in path:
+        if subcommand is None:
             return
-        hyper_parameters = read_hyper_parameters(Path(path))
+        if self.config[subcommand].get("weights_only") is False:
+            raise InputError(
+                "weights_only is false; checkpoints are read without running code from them, always.", "Leave it out."
+            )
+        path = self.config[subcommand].get("ckpt_path")
+        if path is not None and str(path) not in CHECKPOINT_WORDS:
+            self._parse_stored(subcommand, local_checkpoint(str(path)))
+        self.config[subcommand]["weights_only"] = True
+
+    def _parse_stored(self, subcommand: str, path: Path) -> None:
+        hyper_parameters = read_hyper_parameters(path)
         if hyper_parameters:
             at = self.words.index(subcommand) + 1
             stored = ["--config", json.dumps({"model": hyper_parameters})]
             self.config = self.parser.parse_args([*self.words[:at], *stored, *self.words[at:]])
+        # As an absolute path, which neither Lightning nor fsspec takes for an address.
+        self.config[subcommand]["ckpt_path"] = str(path)
 
     def instantiate_classes(self) -> None:
         """Builds data, task and trainer.
@@ -182,6 +205,23 @@ class ReadableParser(LightningArgumentParser):
         lines = (line.strip() for line in message.splitlines())
         text = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(self.NOISE))
         fail(text, f"All options: {self.prog.replace(' [options]', '')} --help")
+
+
+def local_checkpoint(source: str) -> Path:
+    """Returns the absolute path of a checkpoint on this machine.
+
+    Raises:
+        InputError: If it is an address of any kind, ``http://``, ``file:``, ``s3://`` or a chain of them with ``::``.
+
+    >>> local_checkpoint("/runs/last.ckpt").as_posix()
+    '/runs/last.ckpt'
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source) or "::" in source:
+        raise InputError(
+            f"The checkpoint '{source}' is an address, expected a file on this machine.",
+            "Download it first and give its path.",
+        )
+    return expanded(source).absolute()
 
 
 def read_hyper_parameters(path: Path) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from mmattn import __version__
 from mmattn.core.weights.hub import download, parse_hub
-from mmattn.errors import CheckpointError, OutputError, WeightsUnavailableError
+from mmattn.errors import CheckpointError, InputError, OutputError, WeightsUnavailableError
 from mmattn.media.files import flush_file, flush_folder, make_folders, storage_error
+from mmattn.media.regular import check_regular, expanded, read_regular
 
 __all__ = [
     "FORMAT_VERSION",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+_MAX_CONFIG_BYTES = 1 << 24
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
@@ -69,8 +71,8 @@ def resolve(system: str, source: str | Path, *, what: str = "checkpoint") -> Pat
         return path
     if text.startswith("hf:"):
         return download(parse_hub(text, what), what)
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = expanded(text)
+    if "\0" in text or not path.exists():
         raise WeightsUnavailableError(
             f"{what.capitalize()} '{text}' does not exist.",
             f"The {what} can be embedded, the path of a checkpoint folder, or hf:owner/name[/file][@revision].",
@@ -198,6 +200,7 @@ def read_card(directory: str | Path, default: str) -> str:
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     """Reads all tensors of ``file``; a damaged one raises :class:`CheckpointError`."""
+    check_regular(file, error=CheckpointError)
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -215,8 +218,8 @@ def damaged(file: Path, error: Exception) -> CheckpointError:
 def parse_config(file: Path) -> dict[str, Any] | None:
     """Returns the description in ``config.json``, or None when it is not one of ours."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        data = json.loads(read_regular(file, _MAX_CONFIG_BYTES, error=InputError))
+    except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict) or not isinstance(data.get("config"), dict):
         return None

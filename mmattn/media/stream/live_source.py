@@ -108,7 +108,9 @@ class LiveSource:
             # Over UDP single lost packets smear pictures.
             options["rtsp_transport"] = "tcp"
         try:
-            return av.open(address, format=form, options=options, timeout=_SECONDS_OF_SILENCE)
+            return av.open(
+                address, format=form, options=options, timeout=_SECONDS_OF_SILENCE, metadata_errors="replace"
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             hints = {
                 "camera": "Check that the camera is plugged in and that you may read it (group video).",

@@ -87,7 +87,7 @@ def test_input_and_output_must_differ() -> None:
         ("texts/t.txt", r"Input 'texts/t\.txt' is not of an accepted type\. Accepted: \.jpg \.png\."),
         ("photos/*.gif", r"Pattern 'photos/\*\.gif' matches no file\."),
         ("texts/*", r"Pattern 'texts/\*' matches no file of an accepted type"),
-        ("@no.txt", r"List file 'no\.txt' cannot be read: No such file or directory"),
+        ("@no.txt", r"List file 'no\.txt' cannot be read: There is no file"),
     ],
 )
 def test_an_argument_that_leads_nowhere_says_why(argument: str, message: str) -> None:

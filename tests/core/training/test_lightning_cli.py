@@ -194,6 +194,78 @@ def test_unreadable_checkpoint_is_one_message(config: Path, capsys: pytest.Captu
     assert "bad.ckpt" in capsys.readouterr().err
 
 
+class Ran(Exception):
+    """Code from a checkpoint was run."""
+
+
+class Bomb:
+    """Unpickled, it raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _explode, ()
+
+
+def _explode() -> None:
+    raise Ran
+
+
+ADDRESSES = {
+    "http": ("fit", "http://127.0.0.1:9", False), "file": ("fit", "file://", False), "short": ("fit", "file:", False),
+    "registry": ("fit", "registry:", False), "s3 in YAML": ("validate", "s3://bucket", True),
+    "chain": ("predict", "filecache::file://", True), "https in YAML": ("test", "https://127.0.0.1:9", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "scheme", "in_yaml"), ADDRESSES.values(), ids=ADDRESSES.keys())
+def test_an_address_is_refused_in_every_spelling_before_anything_is_loaded(
+    config: Path, capsys: pytest.CaptureFixture[str], command: str, scheme: str, in_yaml: bool
+) -> None:
+    bomb = config.parent / "bomb.ckpt"
+    torch.save({"state_dict": Bomb()}, bomb)
+    flags = ["--ckpt_path", f"{scheme}{bomb}"]
+    if in_yaml:
+        (config.parent / "more.yaml").write_text(json.dumps({"ckpt_path": flags[1]}))
+        flags = ["--config", "more.yaml"]
+    with pytest.raises(SystemExit) as stop:
+        cli_main([command, "--config", str(config), *flags])
+    assert stop.value.code == 2
+    assert "is an address, expected a file on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "source"), [("fit", None), ("test", "last"), ("fit", "a.ckpt"),
+                                                 ("predict", "best"), ("validate", "a.ckpt")])  # fmt: skip
+def test_every_checkpoint_is_loaded_as_weights_only(
+    config: Path, checkpoint: Path, source: str | None, command: str
+) -> None:
+    class ParseOnly(CommandLine):
+        def _run_subcommand(self, subcommand: str) -> None:
+            pass
+
+    flags = [] if source is None else ["--ckpt_path", source]
+    cli = build([command, "--config", str(config), *flags], command_line=ParseOnly)
+    assert cli.config[command]["weights_only"] is True
+    # Neither Lightning nor fsspec takes an absolute path for an address.
+    assert cli.config[command]["ckpt_path"] == (str(checkpoint.absolute()) if source == "a.ckpt" else source)
+
+
+def test_weights_only_cannot_be_turned_off(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli_main(["fit", "--config", str(config), "--weights_only", "false"])
+    assert "weights_only is false" in capsys.readouterr().err
+
+
+def test_a_last_checkpoint_that_runs_code_does_not(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
+    folder = config.parent / "runs"
+    folder.mkdir()
+    torch.save({"state_dict": Bomb()}, folder / "last.ckpt")
+    callback = ["--trainer.callbacks", "lightning.pytorch.callbacks.ModelCheckpoint",
+                "--trainer.callbacks.dirpath", str(folder), "--trainer.enable_checkpointing", "true"]  # fmt: skip
+    with pytest.raises(Exception, match=r"[Ww]eights") as caught:
+        build(["fit", "--config", str(config), *callback, "--ckpt_path", "last"])
+    assert not isinstance(caught.value, Ran)
+
+
 def test_interrupt_reaches_the_shell(config: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cli_main(["fit", "--config", str(config), "--model", f"{__name__}.InterruptedTask"])

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from mmattn.core.batch.inputs import InputItem, expand_inputs
 from mmattn.errors import InputError
+from mmattn.media.regular import read_regular
 from mmattn.speech.lina.config import LinaInferOptions
 
 __all__ = ["TEXT_SUFFIXES", "command_line_item", "read_script", "recorded_options", "script_items"]
@@ -69,14 +70,10 @@ def read_script(path: Path) -> str:
         InputError: If it cannot be read, is larger than 10 MB, no UTF-8, or has no text in it.
     """
     try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise InputError(f"'{path}' has {size / 1e6:.0f} MB, expected a text of at most {_MOST_BYTES / 1e6:.0f}.")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
+        text = read_regular(path, _MOST_BYTES, error=InputError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"'{path}' is not UTF-8 text.", "Save it as UTF-8.") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise InputError(f"'{path}' has no text in it.", "Write a sentence on every line.")
     return text

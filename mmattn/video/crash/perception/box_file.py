@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattn.errors import InputError
+from mmattn.media.npz import array_names, read_any
+from mmattn.media.regular import check_regular, expanded, read_regular
 from mmattn.video.crash.perception.box_table import BoxTable
 from mmattn.video.crash.perception.road_detectors import COCO_KINDS, kind_number
 from mmattn.video.crash.perception.tracking import KIND_NAMES
@@ -31,6 +33,8 @@ from mmattn.video.crash.perception.tracking import KIND_NAMES
 __all__ = ["SUFFIXES", "find_box_file", "read_box_file"]
 
 SUFFIXES = (".csv", ".json", ".npz")
+_MOST_BYTES = 1 << 26
+_MOST_FRAMES = 1 << 31
 _CORNERS, _SIZES = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
 
 
@@ -49,7 +53,7 @@ def find_box_file(source: str | Path, video: str | Path) -> Path:
     Raises:
         InputError: If there is none.
     """
-    place = Path(source).expanduser()
+    place = expanded(source)
     if place.is_file():
         return place
     if not place.is_dir():
@@ -76,14 +80,13 @@ def read_box_file(path: str | Path, timestamps: npt.ArrayLike) -> BoxTable:
         InputError: If the file is missing, of another form, or a number in it makes no sense; the message names the
             line or entry.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     readers: dict[str, Callable[[Path], tuple[bool, list[_Row]]]] = {
         ".csv": _read_csv, ".json": _read_json, ".npz": _read_npz,
     }  # fmt: skip
     if file.suffix.lower() not in readers:
         raise InputError(f"'{file}' is no file of boxes, expected {', '.join(SUFFIXES)}.")
-    if not file.is_file():
-        raise InputError(f"The file of boxes '{file}' does not exist.", "Check the path.")
+    check_regular(file, _MOST_BYTES, error=InputError)
     in_frames, rows = readers[file.suffix.lower()](file)
     moments = np.array([row.moment for row in rows], np.float64)
     if in_frames:
@@ -125,11 +128,13 @@ def _read_csv(file: Path) -> tuple[bool, list[_Row]]:
 
 def _read_json(file: Path) -> tuple[bool, list[_Row]]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_regular(file, _MOST_BYTES, error=InputError).decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"'{file}', line {error.lineno}: {error.msg}.", "The file is damaged or no JSON.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"'{file}' is no text in UTF-8.", "Save it as JSON in UTF-8.") from error
+    except (RecursionError, ValueError) as error:  # lists in lists, numbers of thousands of digits
+        raise InputError(f"'{file}' is damaged or no JSON of boxes.") from error
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise InputError(
             f"'{file}' holds no list of objects.", "Expected boxes, frames with boxes, or COCO detections."
@@ -150,7 +155,10 @@ def _json_entries(content: Sequence[Mapping[str, Any]], file: Path) -> Iterator[
         if "bbox" in entry:
             box = _numbers(entry["bbox"], 4, where)
             frame = entry.get("image_id", entry.get("frame"))
-            kind = entry.get("class", COCO_KINDS.get(entry.get("category_id", 0), "other"))
+            category = entry.get("category_id", 0)
+            if not isinstance(category, int):
+                raise InputError(f"{where}: category_id is {category!r}, expected one of COCO's whole numbers.")
+            kind = entry.get("class", COCO_KINDS.get(category, "other"))
             yield where, {"frame": frame, **dict(zip(_SIZES, box, strict=True)), "score": entry.get("score", 1.0),
                           "class": kind}  # fmt: skip
         elif "boxes" in entry:
@@ -166,11 +174,7 @@ def _json_entries(content: Sequence[Mapping[str, Any]], file: Path) -> Iterator[
 
 
 def _read_npz(file: Path) -> tuple[bool, list[_Row]]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in _ARRAYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"'{file}' is damaged or no npz file of numbers: {error}.") from error
+    arrays = {name: read_any(file, name, _MOST_BYTES) for name in array_names(file) if name in _ARRAYS}
     if "det" in arrays:
         det = arrays["det"]
         if det.ndim != 3 or det.shape[2] != 6 or det.dtype.kind not in "iuf":
@@ -181,24 +185,31 @@ def _read_npz(file: Path) -> tuple[bool, list[_Row]]:
     in_frames = "frame" in arrays
     moment = arrays.get("frame", arrays.get("time"))
     boxes = arrays.get("boxes")
-    if moment is None or boxes is None or boxes.shape != (len(moment), 4):
+    if moment is None or boxes is None or moment.ndim != 1 or boxes.shape != (len(moment), 4):
         present = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "none of them"
         raise InputError(f"'{file}' has {present}; expected det (T, N, 6), or frame or time (n,) and boxes (n, 4).")
     scores = arrays.get("scores", np.ones(len(boxes)))
     classes = arrays.get("classes", np.full(len(boxes), -1))
     if scores.shape != (len(boxes),) or classes.shape != (len(boxes),):
         raise InputError(f"'{file}': scores {scores.shape} and classes {classes.shape}, expected ({len(boxes)},).")
-    if classes.dtype.kind == "U":
-        classes = np.array([kind_number(str(name)) for name in classes])
+    if classes.dtype.kind in "SU":
+        names = np.char.decode(classes, "utf-8", "replace") if classes.dtype.kind == "S" else classes
+        classes = np.array([kind_number(str(name)) for name in names], np.int64)
+    for name, array in (("frame" if in_frames else "time", moment), ("boxes", boxes), ("scores", scores),
+                        ("classes", classes)):  # fmt: skip
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"'{file}': {name} holds {array.dtype}, expected numbers.")
     table = np.column_stack([moment, boxes, scores, classes]).astype(np.float64)
-    return in_frames, list(_rows_of(table, [f"'{file}', row {row}" for row in range(len(table))]))
+    places = [f"'{file}', row {row}" for row in range(len(table))]
+    return in_frames, list(_rows_of(table, places, in_frames=in_frames))
 
 
 _ARRAYS = ("det", "frame", "time", "boxes", "scores", "classes")
 
 
-def _rows_of(table: npt.NDArray[Any], places: Iterable[str]) -> Iterator[_Row]:
+def _rows_of(table: npt.NDArray[Any], places: Iterable[str], *, in_frames: bool = True) -> Iterator[_Row]:
     for values, where in zip(np.asarray(table, np.float64).tolist(), places, strict=True):
+        _check_moment(values[0], in_frames, where)
         yield _checked(_Row(values[0], tuple(values[1:5]), values[5], _kind(values[6], where)), where)
 
 
@@ -215,8 +226,7 @@ def _check_names(names: set[str], where: str) -> bool:
 
 def _row_of(entry: Mapping[str, Any], in_frames: bool, where: str) -> _Row:
     moment = _number(entry, "frame" if in_frames else "time", where)
-    if in_frames and (moment < 0 or moment != int(moment)):
-        raise InputError(f"{where}: frame is {moment:g}, expected a whole number from 0.")
+    _check_moment(moment, in_frames, where)
     if "x1" in entry:
         x1, y1, x2, y2 = (_number(entry, name, where) for name in _CORNERS)
     else:
@@ -225,6 +235,13 @@ def _row_of(entry: Mapping[str, Any], in_frames: bool, where: str) -> _Row:
     score = _number(entry, "score", where) if entry.get("score") not in (None, "") else 1.0
     kind = entry.get("class")
     return _checked(_Row(moment, (x1, y1, x2, y2), score, -1 if kind in (None, "") else _kind(kind, where)), where)
+
+
+def _check_moment(moment: float, in_frames: bool, where: str) -> None:
+    if in_frames and not (0 <= moment < _MOST_FRAMES and moment == int(moment)):
+        raise InputError(f"{where}: frame is {moment:g}, expected a whole number from 0.")
+    if not math.isfinite(moment):
+        raise InputError(f"{where}: time is {moment:g}, expected seconds.")
 
 
 def _checked(row: _Row, where: str) -> _Row:
@@ -246,8 +263,8 @@ def _number(entry: Mapping[str, Any], name: str, where: str) -> float:
         if isinstance(value, bool):
             raise ValueError
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {name} is {value!r}, expected a number.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: {name} is {repr(value)[:80]}, expected a number.") from error
 
 
 def _numbers(values: Any, count: int, where: str) -> list[Any]:
@@ -261,7 +278,7 @@ def _kind(value: Any, where: str) -> int:
     if isinstance(value, str) and not value.strip().lstrip("-").replace(".", "", 1).isdigit():
         return kind_number(value)
     number = _number({"class": value}, "class", where)
-    if number != int(number) or not -1 <= number < len(KIND_NAMES):
+    if not math.isfinite(number) or number != int(number) or not -1 <= number < len(KIND_NAMES):
         raise InputError(
             f"{where}: class is {number:g}, expected a name or a number from 0 to {len(KIND_NAMES) - 1}.",
             f"The numbers mean {', '.join(KIND_NAMES)}.",
