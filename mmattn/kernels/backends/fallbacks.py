@@ -75,7 +75,7 @@ def differentiable_gradients(
 
     Args:
         definition: computes the same outputs of the same inputs by differentiable operations.
-        inputs: tensors of any shapes, with the graphs they came with.
+        inputs: tensors ``(...)`` of any shapes, with the graphs they came with.
         grads: of each output, of its shape; None is zero.
     """
     # Nodes of their own: k may be computed from q, and that path is not of this operation.

@@ -7,7 +7,7 @@ sizes, and makes of them one differentiable operation that keeps its inputs and 
 Letters: B batch, H heads, T tokens, N chunks of C tokens, K key and V value width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from mmattn.kernels.backends import triton_gla_gradients as gradients
 from mmattn.kernels.backends import triton_gla_kernels as kernels
 from mmattn.kernels.backends.fallbacks import differentiable_gradients
-from mmattn.kernels.linear.token_by_token import gated_recurrence
 
 __all__ = ["MAX_KEY_WIDTH", "gla_chunks", "obstacle", "tile_options", "warps"]
 
@@ -80,7 +79,9 @@ def warps(tiles: str, padded_k: int) -> int:
     return 8 if tiles == "keys" else 4
 
 
-def gla_chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int) -> tuple[Tensor, Tensor]:
+def gla_chunks(
+    *tensors: Tensor, state: Tensor, scale: float, chunk_size: int, definition: Callable[..., tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """Returns outputs ``(B, H, T, V)`` in the dtype of v and the final state ``(B, H, K, V)``, both differentiable.
 
     Time ``O(T (C + V) K)`` per head; memory beside inputs and outputs ``T / C`` states and ``T C`` scores per head,
@@ -91,10 +92,11 @@ def gla_chunks(*tensors: Tensor, state: Tensor, scale: float, chunk_size: int) -
         state: float32 ``(B, H, K, V)``.
         scale: multiplies q.
         chunk_size: C, rounded up to 16, 32 or 64.
+        definition: the same token by token, of tensors with ``state`` and ``scale``, for derivatives of gradients.
     """
     T = tensors[0].shape[2]
     C = min(_MOST_TOKENS, max(_LEAF, triton.next_power_of_2(max(1, min(chunk_size, T)))))
-    out, final = _GlaChunks.apply(scale, C, state, *tensors)
+    out, final = _GlaChunks.apply(scale, C, definition, state, *tensors)
     return out, final
 
 
@@ -170,10 +172,18 @@ class _GlaChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scale: float, chunk_size: int, state: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor
+        ctx: Any,
+        scale: float,
+        chunk_size: int,
+        definition: Callable[..., tuple[Tensor, Tensor]],
+        state: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(state, q, k, v, g)
-        ctx.scale, ctx.chunk_size = scale, chunk_size
+        ctx.scale, ctx.chunk_size, ctx.definition = scale, chunk_size, definition
         out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         if not out.numel():
             return out, state.clone()
@@ -188,11 +198,12 @@ class _GlaChunks(torch.autograd.Function):
         if torch.is_grad_enabled():
 
             def definition(state: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-                return gated_recurrence(*tensors, state=state, scale=ctx.scale)
+                found: tuple[Tensor, Tensor] = ctx.definition(*tensors, state=state, scale=ctx.scale)
+                return found
 
-            return None, None, *differentiable_gradients(definition, (state, q, k, v, g), (grad_out, grad_final))
+            return None, None, None, *differentiable_gradients(definition, (state, q, k, v, g), (grad_out, grad_final))
         if not grad_out.numel():
-            return None, None, grad_final, *(torch.zeros_like(x) for x in (q, k, v, g))
+            return None, None, None, grad_final, *(torch.zeros_like(x) for x in (q, k, v, g))
         call = _Call.of(q, k, v, g, scale=ctx.scale, chunk_size=ctx.chunk_size)
         grad_out, grad_final = grad_out.contiguous(), grad_final.contiguous()
         states, _ = call.states(state.contiguous())
@@ -208,4 +219,4 @@ class _GlaChunks(torch.autograd.Function):
             gradients.grad_tokens_kernel, "qkvg", grad_out, states, grad_states, scores, grad_q, grad_k, grad_g,
             tiles="keys",
         )  # fmt: skip
-        return None, None, grad_state, grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v, grad_g.to(g.dtype)
+        return None, None, None, grad_state, grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v, grad_g.to(g.dtype)

@@ -99,7 +99,9 @@ def _chunks(
         # Triton is imported where it is about to be used, and only there.
         from mmattn.kernels.backends import triton_gla
 
-        return triton_gla.gla_chunks(*tensors, state=state, scale=scale, chunk_size=chunk_size)
+        return triton_gla.gla_chunks(
+            *tensors, state=state, scale=scale, chunk_size=chunk_size, definition=gated_recurrence
+        )
     return gla_chunks(
         *tensors, state=state, bonus=None, scale=scale, chunk_size=chunk_size, subchunk_size=subchunk_size,
         definition=gated_recurrence,
