@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 
 from mmattn.kernels.backends import resolve_chunks, triton_gla, triton_gla_gradients, triton_gla_kernels
 from mmattn.kernels.backends.triton_gla import tile_options, warps
+from mmattn.kernels.linear.token_by_token import gated_recurrence
 from tests.kernels.linear.kernels import KERNELS, assert_same, initial_state, inputs, with_gradients
 
 HERE = Path(__file__).parent
@@ -176,12 +177,18 @@ def test_chunks_have_16_32_or_64_tokens(
 ) -> None:
     used: list[int] = []
 
-    def note(scale: float, C: int, state: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+    def note(scale: float, C: int, definition: Any, state: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
         used.append(C)
         return state, state
 
     monkeypatch.setattr(triton_gla._GlaChunks, "apply", note)
-    triton_gla.gla_chunks(*[torch.zeros(1, 1, tokens, 4)] * 4, state=torch.zeros(1), scale=1.0, chunk_size=chunk_size)
+    triton_gla.gla_chunks(
+        *[torch.zeros(1, 1, tokens, 4)] * 4,
+        state=torch.zeros(1),
+        scale=1.0,
+        chunk_size=chunk_size,
+        definition=gated_recurrence,
+    )
     assert used == [expected]
 
 
