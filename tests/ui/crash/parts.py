@@ -14,7 +14,7 @@ from tests.video.crash.tiny import tiny_model
 
 def tiny_predictor(seed: int = 1, **changes: Any) -> CrashPredictor:
     """Ten steps a second, five boxes, six features; its risk moves from step to step."""
-    model = tiny_model(seed, feature_dim=6, num_boxes=5, tfa_output="residual", **changes)
+    model = tiny_model(seed, feature_dim=6, num_boxes=5, tfa_output="residual", num_frames=50, **changes)
     with torch.no_grad():
         # Random weights barely move the risk: what is seen and what is said is made louder.
         model.phi_x.weight.mul_(60)
