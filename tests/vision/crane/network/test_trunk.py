@@ -1,10 +1,12 @@
 """The frozen trunk and the patch embedding on it."""
 
+import numpy as np
 import pytest
 import torch
 
 from mmattn.errors import InputError
 from mmattn.vision.crane.network.trunk import CHANNELS, EfficientNetLite0Trunk, TrunkPatchEmbed, self_distances
+from mmattn.vision.crane.predictor import CranePredictor
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,24 @@ def test_the_embedding_takes_images_or_their_descriptions():
 def test_the_embedding_refuses_another_patch_size():
     with pytest.raises(InputError, match="patch_size is 14, but the EfficientNet-Lite0 trunk has cells of 8"):
         TrunkPatchEmbed(16, 14)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_picture_of_one_colour_has_no_defect(level: int):
+    predictor = CranePredictor.from_pretrained("embedded", device="cpu")
+    result = predictor.predict(np.full((256, 256, 3), level, np.uint8))
+    assert result.score < 0.3
+    assert np.asarray(result.anomaly_map).max() < 0.4
+
+
+def test_distances_count_relative_to_the_pictures_unless_it_is_flat():
+    embed = TrunkPatchEmbed(8)
+    features = torch.nn.functional.normalize(
+        torch.randn(1, 176, 6, 6, generator=torch.Generator().manual_seed(2)), dim=1
+    )
+    busy = torch.tensor([1.0, 2.0]).repeat(18).view(1, 1, 6, 6).expand(1, 4, 6, 6)
+    described = embed.describe(features, busy)
+    torch.testing.assert_close(described[:, -4:], busy / 1.5)
+    flat = embed.describe(features, 0.01 * busy)
+    floor = torch.tensor([0.25, 0.07, 0.10, 0.16]).view(1, 4, 1, 1)
+    torch.testing.assert_close(flat[:, -4:], 0.01 * busy / floor)
