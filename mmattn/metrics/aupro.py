@@ -46,7 +46,8 @@ def aupro(maps: Arrays, masks: Arrays, *, steps: int = 200, fpr_limit: float = 0
         fpr_limit: Largest false positive rate, in (0, 1].
 
     Returns:
-        Area in [0, 1]; NaN without a region, without a normal pixel, or with fewer than two distinct kept FPRs.
+        Area in [0, 1]; NaN without a region, without a normal pixel, or with fewer than two distinct kept FPRs, unless
+        the map is perfect (differs from the published code, which has no number for it).
 
     Raises:
         ValueError: If counts or shapes differ, a score is not finite, or an option is out of range.
@@ -240,9 +241,12 @@ def _above(histogram: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _rescaled_area(fpr: npt.NDArray[np.float64], pro: npt.NDArray[np.float64]) -> float:
-    """Returns the area under descending points after stretching the FPRs to [0, 1]; NaN if they are all equal."""
+    """Returns the area under descending points after stretching the FPRs to [0, 1]; NaN if they are all equal.
+
+    But 1 where every region is covered before the first normal pixel is: the published form has no number for that.
+    """
     if len(fpr) < 2 or fpr[0] == fpr[-1]:
-        return math.nan
+        return 1.0 if len(fpr) and fpr[0] == 0.0 and math.isclose(float(pro[0]), 1.0) else math.nan
     stretched = (fpr - fpr[-1]) / (fpr[0] - fpr[-1])
     return float(-np.trapezoid(pro, stretched))
 

@@ -171,3 +171,14 @@ def test_infinite_scores_have_no_equidistant_thresholds() -> None:
     maps[0, 0, 0] = np.inf
     with pytest.raises(ValueError, match="need finite scores"):
         aupro(maps, masks)
+
+
+@pytest.mark.parametrize("score", [0.1, 1.0, 250.0])
+def test_a_perfect_map_has_the_area_one(score: float) -> None:
+    _, masks = blobs(9)
+    perfect = np.asarray(masks, np.float32) * score
+    for area in (aupro, aupro_exact, aupro_quantile):
+        assert area(perfect, masks) == pytest.approx(1.0)
+    half = perfect.copy()
+    half[np.nonzero(masks)[0][0]] = 0.0
+    assert aupro(half, masks) != 1.0

@@ -18,6 +18,7 @@ from torch import Tensor
 from mmattn.errors import InputError, MissingExtraError, MmattnError
 from mmattn.media.files import atomic_path, write_text
 from mmattn.vision.crane.model import CraneModel, StaticCrane
+from mmattn.vision.crane.network.preprocess import CLIP_MEAN, CLIP_STD
 
 __all__ = ["ExportFormat", "export_model"]
 
@@ -65,7 +66,9 @@ def export_model(
         differences[file.name] = difference
     description = {
         "input": {"name": "images", "shape": [1, 3, size, size], "dtype": "float32"},
-        "preprocessing": "RGB, bicubic resize to the square, [0, 1], CLIP mean and standard deviation",
+        "preprocessing": "RGB, bicubic resize to the square, [0, 1], minus mean, divided by std",
+        "mean": list(CLIP_MEAN),
+        "std": list(CLIP_STD),
         "outputs": {"score": [1], "anomaly_map": [1, size, size]},
         "max_difference": differences,
     }

@@ -46,6 +46,8 @@ def test_the_onnx_file_equals_the_model_on_another_picture(exported: Path, image
 
 def test_the_description_says_what_goes_in_and_comes_out(exported: Path):
     description = json.loads((exported / "export.json").read_text())
+    assert description["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+    assert description["std"] == pytest.approx([0.26862954, 0.26130258, 0.27577711])
     assert description["input"]["shape"] == [1, 3, 48, 48]
     assert description["outputs"]["anomaly_map"] == [1, 48, 48]
 
