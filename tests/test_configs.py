@@ -285,7 +285,8 @@ def test_public_crash_experiment_trains_one_step_and_tests_what_it_saved(
     small = {**SMALL, **({"num_layers": 1} if "dsta" in name else {})}
     overlay = workplace / "small.yaml"
     settings = {"batch_size": 2, "num_workers": 0, "val_split": 0.4}
-    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"config": small}}, "data": {"init_args": settings}}))
+    task = {"config": small, "test_lengths": [1, 2]}
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": task}, "data": {"init_args": settings}}))
     flags = ["--config", name, "--config", str(overlay), "--config", "trainer/cpu", *QUIET]
     cli = build(["fit", *flags, "--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"])
     assert cli.trainer.global_step == 1
@@ -294,7 +295,8 @@ def test_public_crash_experiment_trains_one_step_and_tests_what_it_saved(
     run = workplace / "runs" / name.replace("/", "_") / "version_0"
     capsys.readouterr()
     cli = build(["test", *flags, "--model.init_args.initial_checkpoint", str(run / "epoch_1")])
-    (row,) = json.loads((run.parent / "version_1/test/metrics.json").read_text())["datasets"]
+    row, *streams = json.loads((run.parent / "version_1/test/metrics.json").read_text())["datasets"]
+    assert [stream["dataset"] for stream in streams] == [f"{row['dataset']}, 2 clips long"]
     assert f"{row['video_ap']:.3f}" in capsys.readouterr().out
     assert cli.trainer.callback_metrics[f"test/{row['dataset']}/video_ap"].item() == pytest.approx(row["video_ap"])
 
@@ -325,7 +327,9 @@ def test_embedded_crash_experiment_trains_one_step_and_tests_what_it_saved(
     run = workplace / "runs" / name.replace("/", "_") / "version_0"
     build(["test", *flags, "--model.init_args.initial_checkpoint", str(run / "epoch_1")])
     table = json.loads((run.parent / "version_1/test/metrics.json").read_text())
-    assert [row["dataset"] for row in table["datasets"]] == ["generated test", "generated test_head_on"]
+    alone = ["generated test", "generated test_head_on"]
+    streams = [f"{name}, {length} clips long" for length in (4, 20) for name in alone]
+    assert sorted(row["dataset"] for row in table["datasets"]) == sorted([*alone, *streams])
 
 
 def test_crash_heads_are_trained_alike() -> None:

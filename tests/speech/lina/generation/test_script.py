@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_read_stays_one_item_that_says_why(tmp_path: Path,
 
 def test_a_file_of_many_megabytes_is_refused(tmp_path: Path):
     (tmp_path / "huge.txt").write_bytes(b"word " * 2_100_000)
-    with pytest.raises(InputError, match="has 10 MB, expected a text of at most 10"):
+    with pytest.raises(InputError, match="has 10,500,000 bytes; the limit is 10,000,000"):
         read_script(tmp_path / "huge.txt")
 
 
