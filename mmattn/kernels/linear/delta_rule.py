@@ -46,6 +46,7 @@ def delta_rule(
         ValueError: shapes or options do not fit; the message says what was given and expected.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1, 1, 3, 1)
         >>> out, state = delta_rule(one, one, 8 * one, torch.full((1, 1, 3), 0.5))
         >>> out.flatten().tolist(), state.item()
@@ -85,6 +86,7 @@ def gated_delta_rule(
         ValueError: shapes or options do not fit, or a gate is positive; the message says what was given and expected.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1, 1, 2, 1)
         >>> half = torch.full((1, 1, 2), 0.5)
         >>> out, state = gated_delta_rule(one, one, 8 * one, half.log(), half)
@@ -112,6 +114,7 @@ def delta_rule_step(
         state: ``(B, H, K, V)``.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1, 1, 1)
         >>> delta_rule_step(one, one, 8 * one, 0.5 * one[0], torch.zeros(1, 1, 1, 1))[0].item()
         4.0
@@ -133,6 +136,7 @@ def gated_delta_rule_step(
         g: ``(B, H)``, <= 0.
 
     Example:
+        >>> import torch
         >>> one, half = torch.ones(1, 1, 1), torch.full((1, 1), 0.5)
         >>> gated_delta_rule_step(one, one, 8 * one, half.log(), half, 4 * one[None])[0].item()
         5.0
