@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
+from mmattn.errors import MediaError
 from mmattn.media.video_index import read_index
 from mmattn.media.video_readers import DecordReader, PyAVReader
 from mmattn.media.video_writer import VideoWriter
@@ -42,6 +43,10 @@ class VideoReader(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width in pixels, rotation applied."""
 
+    @property
+    def missing(self) -> int:
+        """Frames that the file promises and does not hold."""
+
     def get_batch(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
         """Returns frames as ``uint8`` RGB ``(N, H, W, 3)``, in the order of the N indices."""
 
@@ -67,7 +72,9 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def open_video(path: str | os.PathLike[str], backend: Backend = "auto", *, num_threads: int = 1) -> VideoReader:
+def open_video(
+    path: str | os.PathLike[str], backend: Backend = "auto", *, num_threads: int = 1, cut_short: bool = False
+) -> VideoReader:
     """Opens a video file for random access.
 
     Args:
@@ -75,6 +82,8 @@ def open_video(path: str | os.PathLike[str], backend: Backend = "auto", *, num_t
         backend: "auto" is PyAV. "decord" has to be asked for: the FFmpeg inside it is of 2019 and gets no more repairs,
             so it is for files that one made oneself.
         num_threads: Decoder threads; 1 is right inside data-loader workers, 0 lets the decoder take all cores.
+        cut_short: Take a file that ends before the frames it promises; ``missing`` of the reader says how many are not
+            there, and the last ones that are may not decode.
 
     Returns:
         A reader that can be pickled and used in forked workers, but not by several threads at once.
@@ -89,6 +98,12 @@ def open_video(path: str | os.PathLike[str], backend: Backend = "auto", *, num_t
         raise ValueError(f"There is no video backend {backend!r}. Expected one of {', '.join(get_args(Backend))}.")
     file = Path(path)
     index = read_index(file)
+    if index.missing and not cut_short:
+        count = len(index.pts)
+        raise MediaError(
+            f"{path} is truncated: it promises {count + index.missing} frames and has {count}.",
+            "Copy or export it again, or cut it to what is there: ffmpeg -i in.mp4 -c copy out.mp4",
+        )
     return (DecordReader if backend == "decord" else PyAVReader)(file, index, num_threads)
 
 

@@ -39,6 +39,7 @@ class VideoIndex:
         is_timed: Whether decoded frames carry their ``pts``; if not, the n-th frame decoded is frame n.
         has_open_gops: Whether frames shown before a key frame are stored after it; decoding them has to start at the
             key frame before.
+        missing: Frames that the file promises and does not hold: it was cut short.
     """
 
     pts: npt.NDArray[np.int64]
@@ -50,6 +51,7 @@ class VideoIndex:
     seeks_exactly: bool
     is_timed: bool
     has_open_gops: bool
+    missing: int = 0
 
     def key_before(self, frame: int) -> int:
         """Returns the last key frame that is not after ``frame``; 0 when there is none."""
@@ -62,7 +64,7 @@ def read_index(path: Path) -> VideoIndex:
 
     Raises:
         MediaNotFoundError: The path does not exist.
-        MediaError: Not a video, no video stream, no frames, or truncated.
+        MediaError: Not a video, no video stream, or no frames.
         ImportError: PyAV is not installed.
     """
     av = import_av()
@@ -131,6 +133,7 @@ class _Packets:
     is_key: npt.NDArray[np.bool_]
     is_timed: bool
     has_open_gops: bool
+    missing: int
 
 
 def _read_packets(container: Any, stream: Any, path: Path) -> _Packets:
@@ -140,13 +143,8 @@ def _read_packets(container: Any, stream: Any, path: Path) -> _Packets:
         for packet in container.demux(stream)
         if packet.size
     ]
-    promised = stream.frames
     # Only this family of containers knows the number of its packets exactly.
-    if "mp4" in container.format.name and len(rows) < promised:
-        raise MediaError(
-            f"{path} is truncated: it promises {promised} frames and has {len(rows)}.",
-            "Copy or export it again, or cut it to what is there: ffmpeg -i in.mp4 -c copy out.mp4",
-        )
+    missing = max(stream.frames - len(rows), 0) if "mp4" in container.format.name else 0
     shown = [(pts, dts, is_key) for pts, dts, is_key, is_discarded in rows if not is_discarded]
     # AVI stores no presentation times; FFmpeg guesses them and gets reordered frames wrong.
     is_timed = container.format.name != "avi" and all(pts is not None for pts, _, _ in shown)
@@ -160,7 +158,7 @@ def _read_packets(container: Any, stream: Any, path: Path) -> _Packets:
     latest_key = np.maximum.accumulate(np.where(is_key, pts, np.iinfo(np.int64).min))
     has_open_gops = bool((pts < latest_key).any())
     order = np.argsort(pts, kind="stable")
-    return _Packets(pts[order], is_key[order], is_timed, has_open_gops)
+    return _Packets(pts[order], is_key[order], is_timed, has_open_gops, missing)
 
 
 def _index(container: Any, stream: Any, first: Any, packets: _Packets) -> VideoIndex:
@@ -178,4 +176,5 @@ def _index(container: Any, stream: Any, first: Any, packets: _Packets) -> VideoI
         seeks_exactly=packets.is_timed and any(kind in container.format.name for kind in ("mp4", "matroska")),
         is_timed=packets.is_timed,
         has_open_gops=packets.has_open_gops,
+        missing=packets.missing,
     )

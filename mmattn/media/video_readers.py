@@ -58,6 +58,11 @@ class IndexedReader(ABC):
         return self.index.timestamps
 
     @property
+    def missing(self) -> int:
+        """Frames that the file promises and does not hold."""
+        return self.index.missing
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.index.size

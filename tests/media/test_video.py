@@ -171,6 +171,26 @@ class TestEveryBackend:
         with pytest.raises(MediaError, match=r"cut\.mp4 (is truncated|cannot be read)"):
             open_video(path, backend)
 
+    def test_a_file_that_is_cut_short_is_read_as_far_as_it_goes_where_that_is_asked_for(
+        self, ramp: Path, tmp_path: Path, backend: Backend
+    ) -> None:
+        path = tmp_path / "cut.mp4"
+        with open_video(ramp, backend) as whole:
+            count, first = len(whole), whole.get_batch([0])
+        # With its index in front, so that the index is there when the end is not.
+        faststart(ramp, path)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
+        with pytest.raises(MediaError, match=rf"cut\.mp4 is truncated: it promises {count} frames and has \d+"):
+            open_video(path, backend)
+        if backend == "decord":
+            with pytest.raises(MediaError, match="decord cannot open"):
+                open_video(path, backend, cut_short=True)
+            return
+        with open_video(path, backend, cut_short=True) as reader:
+            assert 0 < len(reader) < count
+            assert reader.missing == count - len(reader)
+            np.testing.assert_array_equal(reader.get_batch([0]), first)
+
     @pytest.mark.parametrize(
         ("make", "message"),
         [
@@ -326,6 +346,17 @@ def test_video_names_are_told_from_others() -> None:
 
 def _read_in_worker(reader: VideoReader, queue: Any) -> None:
     queue.put(levels_of(reader.get_batch([3, 1])))
+
+
+def faststart(source: Path, target: Path) -> None:
+    """Writes a video with its index before its frames, as cameras and servers do."""
+    options = {"movflags": "faststart"}
+    with av.open(str(source)) as read, av.open(str(target), "w", format="mp4", options=options) as write:
+        stream = write.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(read.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                write.mux(packet)
 
 
 def _turn_clockwise(path: Path) -> None:

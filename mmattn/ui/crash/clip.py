@@ -71,7 +71,7 @@ def check_length(path: Path) -> None:
     Raises:
         InputError: If it is too long.
     """
-    with open_video(path) as reader:
+    with open_video(path, cut_short=True) as reader:
         seconds = float(reader.timestamps[-1] - reader.timestamps[0])
     if seconds > MAX_SECONDS:
         raise InputError(
@@ -82,7 +82,8 @@ def check_length(path: Path) -> None:
 
 def write_attention(result: CrashResult, target: Path) -> Path:
     """Writes the frames the model has read with the boxes it attends to most; alerts are left to the page."""
-    with open_video(Path(str(result.video))) as reader, VideoWriter(target, result.fps, key_interval=10) as writer:
+    source = open_video(Path(str(result.video)), cut_short=True)
+    with source as reader, VideoWriter(target, result.fps, key_interval=10) as writer:
         for start in range(0, len(result.sources), _READ_AT_ONCE):
             stop_if_gone()
             frames = reader.get_batch(result.sources[start : start + _READ_AT_ONCE])

@@ -208,7 +208,7 @@ class CrashPredictor:
                 f"'{path}' is a video, and this model reads features (npz) that cannot be made from one.",
                 "Pass --checkpoint of a model with a perception, such as embedded.",
             )
-        with open_video(path) as reader:
+        with open_video(path, cut_short=True) as reader:
             session = self._session_for(path, reader)
             steps: list[FrameRisk] = []
             waiting: list[Step] = []
@@ -221,8 +221,8 @@ class CrashPredictor:
                     steps += session.run(waiting, lambda wanted: _read(reader, wanted))
                     waiting = []
             steps += session.run(waiting, lambda wanted: _read(reader, wanted))
-            size = reader.size
-        return self._result(session, steps, f"'{path}'", video=path, size=size)
+            size, missing = reader.size, reader.missing
+        return self._result(session, steps, f"'{path}'", video=path, size=size, missing=missing)
 
     def _session_for(self, path: Path, reader: VideoReader) -> CrashSession:
         """Returns a session whose road users come from a file, where the run asks for that."""
@@ -246,6 +246,7 @@ class CrashPredictor:
         *,
         video: Any = None,
         size: tuple[int, int] | None = None,
+        missing: int = 0,
     ) -> CrashResult:
         problems = tuple(f"frame {problem.source}: {problem.reason}" for problem in session.gate.problems)
         if not steps:
@@ -261,6 +262,7 @@ class CrashPredictor:
             left_out=session.gate.num_bad,
             slots=None if video is None else self.model.config.num_boxes,
             problems=problems,
+            missing=missing,
         )
 
 

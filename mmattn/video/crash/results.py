@@ -55,6 +55,7 @@ class CrashResult:
         problems: The last of them, with the reason.
         settled: (T,) whether the risk of a step is past the transient of a beginning; None if all are.
         slots: Most road users that the model takes in; None if there are only features.
+        missing: Frames that the file promises and does not hold.
     """
 
     times: npt.NDArray[np.float64]
@@ -72,6 +73,7 @@ class CrashResult:
     problems: tuple[str, ...] = ()
     settled: npt.NDArray[np.bool_] | None = None
     slots: int | None = None
+    missing: int = 0
 
     @classmethod
     def of_steps(cls, steps: Sequence[FrameRisk], **facts: Any) -> CrashResult:
@@ -106,7 +108,13 @@ class CrashResult:
         """Why the result should not be trusted; nothing if it may be."""
         settled = np.ones(len(self.risk), bool) if self.settled is None else self.settled
         return doubts(
-            self.sights, self.sources, settled, fps=self.fps, slots=self.slots, has_boxes=self.slots is not None
+            self.sights,
+            self.sources,
+            settled,
+            fps=self.fps,
+            slots=self.slots,
+            has_boxes=self.slots is not None,
+            missing=self.missing,
         )
 
     @property
@@ -157,6 +165,7 @@ class CrashResult:
             "fps": self.fps,
             "size": list(self.size),
             "left_out": self.left_out,
+            "missing": self.missing,
             "problems": list(self.problems),
             "restarts": [round(time, 3) for time in self.restarts],
             "seconds_of_frames": [round(float(time), 3) for time in self.times],
@@ -255,7 +264,7 @@ class CrashResult:
         if not isinstance(self.video, Path):
             yield from (np.asarray(self.video[source]) for source in self.sources)
             return
-        with open_video(self.video) as reader:
+        with open_video(self.video, cut_short=True) as reader:
             for start in range(0, len(self.sources), _READ_AT_ONCE):
                 yield from reader.get_batch(self.sources[start : start + _READ_AT_ONCE])
 

@@ -18,6 +18,7 @@ from mmattn.media.video_writer import VideoWriter
 from mmattn.video.crash.config import CrashInferOptions
 from mmattn.video.crash.predictor import Clip, CrashPredictor
 from mmattn.video.crash.weights.store import StoredCrash
+from tests.media.test_video import faststart
 from tests.video.crash.fake_datasets import write_a3d, write_ccd
 from tests.video.crash.perception.crop_parts import small_perception
 from tests.video.crash.tiny import clips, tiny_config, tiny_model
@@ -300,3 +301,17 @@ def test_checkpoints_that_do_not_fit_are_refused(embedded: str, tmp_path: Path):
     StoredCrash(other, build_model(other).state_dict(), stored.part).save(tmp_path / "width", card="#")
     with pytest.raises(CheckpointError, match=r"makes 5 boxes of \d+ features, and the risk model reads 5 of 7"):
         load(str(tmp_path / "width"))
+
+
+def test_a_video_that_is_cut_short_is_scored_as_far_as_it_goes_and_said_so(tmp_path: Path):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    faststart(write_drive(tmp_path / "drive.mp4", 40), whole)
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.7)])
+    predictor = glancing_predictor()
+    result, all_of_it = predictor.predict(cut), predictor.predict(whole)
+    assert 3 < len(result.risk) < len(all_of_it.risk)
+    assert result.missing > 0 == all_of_it.missing
+    assert result.doubts[0].code == "cut_short"
+    assert f"{result.missing} frames that it promises are not there" in result.doubts[0].message
+    names = [path.name for path in result.save(tmp_path, "cut.mp4")]
+    assert "cut.mp4.overlay.mp4" in names

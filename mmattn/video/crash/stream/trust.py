@@ -52,6 +52,7 @@ def doubts(
     fps: float,
     slots: int | None = None,
     has_boxes: bool = True,
+    missing: int = 0,
 ) -> tuple[Doubt, ...]:
     """Returns why a result should not be trusted; nothing if it may be.
 
@@ -62,8 +63,15 @@ def doubts(
         fps: Steps per second.
         slots: Most road users that the model takes in; None if that is not known.
         has_boxes: Whether there are road users at all: ready-made features come without.
+        missing: Frames that the file promises and does not hold.
     """
     found: list[Doubt] = []
+    if missing:
+        found.append(
+            Doubt(
+                "cut_short", f"The file is cut short: {missing} frames that it promises are not there and not scored."
+            )
+        )
     if not is_settled.any():
         found.append(
             Doubt("too_short", f"Only {len(sights) / fps:.1f} s can be scored; the risk has not settled by then.")
