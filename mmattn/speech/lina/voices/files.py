@@ -40,7 +40,8 @@ def locate_voice(voice: str | Path, shipped: Mapping[str, Path]) -> Path:
     """Returns the file of a voice.
 
     Args:
-        voice: Name of a shipped voice, or path of a voice file; a file called like one is reached as ``./NAME``.
+        voice: Name of a shipped voice, in any case if that is unique, or path of a voice file; a file called like a
+            voice is reached as ``./NAME``.
         shipped: Files by name.
 
     Raises:
@@ -51,6 +52,9 @@ def locate_voice(voice: str | Path, shipped: Mapping[str, Path]) -> Path:
     path = Path(voice).expanduser()
     if path.is_file():
         return path
+    alike = [file for name, file in shipped.items() if name.casefold() == str(voice).casefold()]
+    if len(alike) == 1:
+        return alike[0]
     names = ", ".join(shipped)
     known = f"This model has the voices {names}." if names else "This model comes without voices; pass a file."
     raise InputError(f"There is no voice '{voice}', neither by this name nor as a file.", known)

@@ -30,6 +30,7 @@ def test_a_name_goes_before_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(folder)
     (folder / "slt").write_bytes(b"")
     assert locate_voice("slt", shipped) == shipped["slt"]
+    assert locate_voice("SLT", shipped) == shipped["slt"]
     assert locate_voice("./slt", shipped) == Path("slt")
     assert locate_voice(folder / "voices" / "awb.safetensors", shipped) == shipped["awb"]
 
@@ -39,3 +40,5 @@ def test_what_is_neither_is_an_error(folder: Path) -> None:
         locate_voice("anna", find_voices(folder))
     with pytest.raises(InputError, match="comes without voices; pass a file"):
         locate_voice("anna", {})
+    with pytest.raises(InputError, match="There is no voice 'ANNA'"):
+        locate_voice("ANNA", {"Anna": Path("a"), "anna": Path("b")})
