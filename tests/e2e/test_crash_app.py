@@ -181,11 +181,12 @@ def test_a_camera_is_watched_live(url: str, tmp_path: Path):
         expect(status).not_to_contain_text(f"{before} steps watched", timeout=PATIENCE)
         page.wait_for_timeout(2000)
         assert watched() > before
-        size = page.evaluate(
+        # A picture that has just been replaced is still on its way, and has no size.
+        shown = page.wait_for_function(
             "(() => { const i = document.querySelector('#crash-live-view img'); "
-            "return [i.naturalWidth, i.naturalHeight] })()"
+            "return i.naturalWidth >= 320 && [i.naturalWidth, i.naturalHeight] })()"
         )
-        assert size[0] >= 320
+        size = shown.json_value()
         assert size[1] == size[0] * 3 // 4 + 112
         set_slider(page, "threshold", 1)
         expect(status).to_contain_text("0 alerts in the last minute", timeout=PATIENCE)
